@@ -39,7 +39,7 @@ PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
 	@echo "make test        install, then lint, type check, tests and the wheel; ROOM=data: lint and the tests of that room"
-	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (1 minute)"
+	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (45 s)"
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
 	@echo "make browser     the window (gemma4vec ui) in Chromium: errors, keys, widths, accessibility (1 minute)"
 	@echo "make docs        the site in build/site; a broken link fails (20 s)"

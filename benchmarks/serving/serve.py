@@ -74,7 +74,9 @@ def main() -> int:
             with Server(tiny, "--no-compile") as server:
                 measured["many_requests"] = many(server, tiny, sizes.many)
     misses = missed(measured)
-    write_result("serve", {**measured, "missed": misses}, arguments.results)
+    parts = [part for part in PARTS if part in arguments.only]
+    name = "serve" if len(parts) == len(PARTS) else "-".join(["serve", *parts])
+    write_result(name, {**measured, "missed": misses}, arguments.results)
     for line in misses:
         print(f"MISSED  {line}")
     hard = [line for line in misses if "wrong" in line or "lost" in line or not arguments.quick]
@@ -127,11 +129,11 @@ def saturation(
 ) -> dict[str, Any]:
     """Tokens a second of each side, in turn; the first round of each is not counted."""
     # Small enough that what the clients ask together may wait: the server takes ten seconds of work.
-    bodies = [{"input": texts[i : i + 16], "input_type": "document"} for i in range(0, len(texts), 16)]
+    bodies = [{"input": texts[i : i + 8], "input_type": "document"} for i in range(0, len(texts), 8)]
     whole = ["".join(embedder.prompts.for_document(text)) for text in texts]
     part = texts[: max(16, len(texts) // 8)]  # llama.cpp takes minutes for all
     peer_tokens = sum(lengths_of(embedder, part))
-    peer_bodies = [{"input": whole[i : i + 16]} for i in range(0, len(part), 16)]
+    peer_bodies = [{"input": whole[i : i + 8]} for i in range(0, len(part), 8)]
     rates: dict[str, list[float]] = {"embedder": [], "server": [], "llama_server": []}
     cosines: dict[str, float] = {}
     with Llama(gguf) as llama:

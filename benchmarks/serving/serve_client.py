@@ -61,7 +61,7 @@ def payload(body: dict[str, Any]) -> bytes:
 async def closed_loop(port: int, bodies: Sequence[dict[str, Any]], clients: int, *, retry: bool = False) -> list[Reply]:
     """Replies in the order of the bodies; each client sends its next request when it has its reply.
 
-    `retry`: a refused request is sent again, at most 50 times.
+    `retry`: a refused request is sent again, at most 500 times.
     """
     replies: list[Reply | None] = [None] * len(bodies)
     left = iter(range(len(bodies)))
@@ -70,7 +70,7 @@ async def closed_loop(port: int, bodies: Sequence[dict[str, Any]], clients: int,
         connection = Connection(port)
         for number in left:
             request = payload(bodies[number])
-            for tries in range(1, 51):
+            for tries in range(1, 501):
                 reply = await connection.post(request)
                 reply.tries = tries
                 if not retry or reply.status != 429:

@@ -35,8 +35,8 @@ from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.predicates import candidate_slices, parse_predicate
 from gemma4vec.inspection.remedy.judge import VERIFIED, detectable_effect, judge_claim
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SMALLEST, SMALLEST_SHARE, Slice, find_slices
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.statistics.slices.gap import slice_gap
 from gemma4vec.statistics.slices.max_t import max_t
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_looks import recorded_looks
 from small_suite import WORDS, write_small_suite
 from tiny_model import write_tiny
 from tiny_saved import save_tiny
 
+from gemma4vec.api.scoring import open_scorer
 from gemma4vec.cli.main import execute
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.files import home
@@ -45,6 +47,8 @@ def test_the_table_fits_a_screen_and_says_what_it_says(place: Path, capsys: pyte
         and "paraphrases" in shown
         and found["sentence"][:20] in shown
     )
+    fingerprint = open_scorer(str(place / "model"), "fp32", None, cached=True).fingerprint
+    assert recorded_looks() == [("fanout", "suite", fingerprint, ["ndcg@10", "recall@100"])] * 2
 
 
 def test_the_gate_is_fitted_and_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from recorded_looks import recorded_looks
 from small_suite import WORDS, write_small_suite
 from tiny_family import make_base, make_run
 
+from gemma4vec.api.scoring import open_scorer
 from gemma4vec.cli.main import execute
 
 
@@ -43,6 +45,8 @@ def test_json_table_and_page_have_the_same_figures(
     for row in rows:
         assert f"{row['adaptive']['mean']:.3f}" in shown and f"{row['adaptive']['mean']:.3f}" in drawn
     assert "F1 is a lower bound: a stronger attacker recovers more." in shown and "a lower bound" in drawn
+    looks = [("privacy", "words", open_scorer(place["model"], "fp32", None, cached=True).fingerprint, ["ndcg@10"])]
+    assert recorded_looks() == looks * 2  # of one model, so that they count once
 
 
 @pytest.mark.parametrize(

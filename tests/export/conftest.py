@@ -1,12 +1,23 @@
-"""Two tiny finished runs and a dev suite, made once."""
+"""Two tiny finished runs and a dev suite, made once; programs that run exports start at once, but for two tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import forked
 import pytest
 from tiny_gemma import save_tiny_run, write_suite
 
 from gemma4vec.data.suites.retrieval import load_suite
+from gemma4vec.export.runtimes import ask
 from gemma4vec.export.source import Source, open_source
+
+
+@pytest.fixture(autouse=True, scope="session")
+def programs_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ask, "subprocess", SimpleNamespace(run=forked.run))
+        yield
 
 
 @pytest.fixture(scope="session")

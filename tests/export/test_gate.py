@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recorded_looks import recorded_looks
 
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError, WorkError
@@ -20,12 +22,12 @@ from gemma4vec.export.parity.gate import compare_export
 from gemma4vec.export.parity.report import ParityReport
 from gemma4vec.export.runtimes.job import Answer, RoleText, answer
 from gemma4vec.export.runtimes.run_sentence_transformers import SentenceTransformers
-from gemma4vec.export.source import Source
+from gemma4vec.export.source import Source, open_source
 
 
 def written(folder: Path) -> list[str]:
-    """Names in a folder, without the test's own cache."""
-    return sorted(path.name for path in folder.iterdir() if path.name != "cache")
+    """Names in a folder, without the cache and the ledger of the test."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("cache", "runs"))
 
 
 def test_a_right_gguf_is_renamed_into_place_with_its_numbers(both: Path, suite: Path, tmp_path: Path) -> None:
@@ -38,9 +40,15 @@ def test_a_right_gguf_is_renamed_into_place_with_its_numbers(both: Path, suite: 
     assert (found["dimension"], found["width"]) == (24, 32)
     assert found["ranking"]["equivalent"] and found["ranking"]["queries"] == 30
     assert written(tmp_path) == ["out"]
+    ((command, name, fingerprint, metrics),) = recorded_looks()
+    assert (command, name, metrics) == ("export", found["ranking"]["suite"], ["ndcg@10"])
+    assert fingerprint == open_source(str(both)).embedder.fingerprint  # in 16 bits it is the model
 
 
-def test_a_causal_gguf_has_every_token_of_the_limit(causal: Path, suite: Path, tmp_path: Path) -> None:
+def test_a_causal_gguf_has_every_token_of_the_limit(
+    causal: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemma4vec.export.runtimes.ask.subprocess", subprocess)  # a process from its very start
     made = export_model(str(causal), "gguf", dtype="f32", out=tmp_path / "out", suite=str(suite))
     assert made.report.cosine_min is not None and made.report.cosine_min >= 0.9999
     assert made.report.over_limit == "refuses"
@@ -125,12 +133,20 @@ def test_four_bits_without_training_for_them_are_refused(causal: Path, suite: Pa
     with pytest.raises(ParityError, match="likely cause: q4_0 loses too much"):
         export_model(str(causal), "gguf", dtype="q4_0", out=tmp_path / "out", suite=str(suite))
     assert written(tmp_path) == []
+    # The error says both scores. In four bits it is another model, which counts.
+    own = open_source(str(causal)).embedder.fingerprint
+    assert [(command, model) for command, _, model, _ in recorded_looks()] == [
+        ("export", own),
+        ("export", f"{own} q4_0"),
+    ]
 
 
 def test_a_program_that_aborts_is_one_line(
     both: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp ends its process where a head's width is not the model's."""
+    # From its very start: the state of a forked one, with all libraries in it, takes long to write down.
+    monkeypatch.setattr("gemma4vec.export.runtimes.ask.subprocess", subprocess)
     real = gguf_file.GGUFWriter.add_dense_features_dims
     monkeypatch.setattr(
         gguf_file.GGUFWriter, "add_dense_features_dims", lambda self, name, _, out: real(self, name, 48, out)

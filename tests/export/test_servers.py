@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded_looks import recorded_looks
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.export.check_parity import check_parity
@@ -38,6 +39,8 @@ def test_a_running_llama_server_and_its_file_are_compared(gguf: Path, both: Path
     other = check_parity(server.address, str(causal), suite=str(suite))
     assert not other.passed and any(line.startswith("token ids differ") for line in other.problems)
     assert "likely cause" not in other.line() or "tokenizer" in other.cause
+    assert report.ranking is not None
+    assert [(command, name) for command, name, *_ in recorded_looks()][:1] == [("parity", report.ranking.suite)]
 
 
 Reply = Callable[[str, Any], tuple[int, Any]]

@@ -3,6 +3,7 @@
 Importing torch, transformers, peft and sentence-transformers takes a new process seven CPU seconds. Here a server has
 imported them and forks a child for each program. The child takes over environment, folder, arguments and open files,
 runs as `__main__`, and can be killed as any process can. The server computes nothing, so its children begin clean.
+A program that is to know nothing of gemma4vec (`plain`) comes from a server that never imported it.
 
 A test of the start itself (what is imported, variables that libraries read when they are imported) needs `subprocess`.
 """
@@ -30,10 +31,8 @@ LIBRARIES = (
     "sentence_transformers",
     "transformers.models.gemma3.modeling_gemma3",
     "transformers.models.llama.modeling_llama",
-    "gemma4vec.cli.main",
-    "gemma4vec.training.run",
-    "gemma4vec.api.scoring",
 )
+OURS = ("gemma4vec.cli.main", "gemma4vec.training.run", "gemma4vec.api.scoring")
 _MORE = 1 << 16
 
 cpu_seconds = 0.0
@@ -55,6 +54,7 @@ class Popen:
         text: bool = False,
         bufsize: int = -1,
         start_new_session: bool = False,
+        plain: bool = False,
     ):
         assert words[0] == sys.executable
         self.args, self.returncode = list(words), None
@@ -83,7 +83,7 @@ class Popen:
             "cwd": str(cwd or Path.cwd()),
             "session": start_new_session,
         }
-        self._answers = _server().connect(order, theirs)
+        self._answers = _server().connect(order, theirs, plain)
         for descriptor in theirs:
             os.close(descriptor)
         self.pid = int(self._answer(None)["pid"])
@@ -173,30 +173,34 @@ def run(
 
 
 class _Server:
-    """The server as its client sees it: a process, and a socket that takes orders."""
+    """The server as its client sees it: a process, and sockets that take orders; the second for plain programs."""
 
     def __init__(self) -> None:
-        self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+        self.orders, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
         paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment | {"CUDA_VISIBLE_DEVICES": ""},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        atexit.register(self.orders.close)
+        numbers = [one.fileno() for one in theirs]
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *map(str, numbers)],
+            pass_fds=numbers,
+            env=environment | {"CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for one in theirs:
+            one.close()
+        for one in self.orders:
+            atexit.register(one.close)
 
-    def connect(self, order: dict[str, Any], files: list[int]) -> socket.socket:
+    def connect(self, order: dict[str, Any], files: list[int], plain: bool) -> socket.socket:
         """Give an order; return the socket on which its process id and its end are answered."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             blob = json.dumps(order).encode()
             memory = os.memfd_create("order")  # an environment may be longer than a packet
             os.write(memory, blob)
-            socket.send_fds(self.orders, [b"run"], [theirs.fileno(), memory, *files])
+            socket.send_fds(self.orders[plain], [b"run"], [theirs.fileno(), memory, *files])
             os.close(memory)
         return mine
 
@@ -213,13 +217,13 @@ def _server() -> _Server:
 
 def serve(orders: socket.socket) -> None:
     """Fork for each order, answer with the process id and later with its exit code, until the client is gone."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    from gemma4vec.pipeline.worker import renew_thread_pool
+    import torch
 
-    os.register_at_fork(after_in_child=renew_thread_pool)
+    # Without it two threads of a child that come at once get no pool (`pipeline.worker.renew_thread_pool`).
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
     gc.collect()
     gc.freeze()
+    gc.enable()
     woken, waking = os.pipe()
     for descriptor in (woken, waking):
         os.set_blocking(descriptor, False)
@@ -258,7 +262,9 @@ def _answer_ended(running: dict[int, socket.socket]) -> None:
         if not child:
             return
         answer = {"code": os.waitstatus_to_exitcode(status), "cpu": usage.ru_utime + usage.ru_stime}
-        reply = running.pop(child)
+        reply = running.pop(child, None)
+        if reply is None:  # the server of plain programs
+            continue
         try:
             reply.send(json.dumps(answer).encode())
         except OSError:
@@ -318,6 +324,20 @@ def _as_main(first: str, words: list[str]) -> int:
     return 0
 
 
+def import_all(names: Sequence[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
+
+
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
+    channel, plain_channel = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    gc.disable()  # what is imported stays
+    import_all(LIBRARIES)
+    if os.fork():
+        plain_channel.close()
+        import_all(OURS)
         serve(channel)
+    else:
+        channel.close()
+        sys.path.remove(str(SOURCE))
+        serve(plain_channel)

@@ -13,6 +13,7 @@ from planted_suite import PlantedModel, planted_suite
 
 from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_record
 from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import home
@@ -22,9 +23,9 @@ from gemma4vec.inspection.inspect import inspect, require_retrieval
 from gemma4vec.inspection.inspected import Inspection, Subject
 from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
 from gemma4vec.inspection.probes.registry import Material
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.steps import steps_folder
 from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.retrieval.tokenize import tokenize_text
 from gemma4vec.training.run import start_run
@@ -67,6 +68,19 @@ def test_a_slice_of_a_persons_own_is_refuted_and_pays_for_the_first_opening(tmp_
     own = confirm_again("gold_words > 4 and digits is no", tmp_path / "out")
     assert own.verdict == "refuted" and own.opened == 2 and own.p_family == min(1.0, 2 * own.found.p)
     assert own.proposed_gap is None and "slice 2 that was opened on planted" in own.sentence()
+
+
+def test_slices_of_a_sample_are_found_on_queries_that_the_whole_suite_leaves_open(tmp_path: Path) -> None:
+    found = run(tmp_path / "out", sample_suite(SUITE, 80, None))
+    halves = split_halves(SUITE.fingerprint, SUITE.query_ids)
+    assert halves is not None and found.sealed is not None and found.suite.halves is not None
+    of_whole = dict(zip(SUITE.query_ids, halves.tolist(), strict=True))
+    assert found.sealed.tolist() == [of_whole[key] for key in found.suite.query_ids]
+    best = found.slices[0]
+    assert best.rule == "digits is yes"
+    assert confirm_again(best.id, tmp_path / "out", found.suite).opened == 1
+    # The sealed queries are the whole suite's: a slice that is opened there is the second one.
+    assert confirm_again(run(tmp_path / "whole").slices[0].id, tmp_path / "whole").opened == 2
 
 
 def test_files_hold_no_sealed_values(tmp_path: Path) -> None:

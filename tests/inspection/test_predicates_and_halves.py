@@ -5,7 +5,7 @@ import pytest
 
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.predicates import Condition, Predicate, candidate_slices, parse_predicate
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.ledger.suite_halves import split_halves
 
 VALUES = {
     "overlap": [0.0, 0.1, 0.2, 0.5, 0.9, None],

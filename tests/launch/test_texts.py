@@ -1,5 +1,6 @@
 """What `launch` writes: golden texts, which bash and the YAML reader accept, and nothing in them that a shell runs."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from gemma4vec.launch.local import local_text
 from gemma4vec.launch.skypilot import SkyTask, skypilot_text
 from gemma4vec.launch.slurm import SlurmJob, slurm_text
 from gemma4vec.launch.ssh import ssh_text
-from gemma4vec.launch.work import Processes, Work, check_host, check_path, check_value, parse_work
+from gemma4vec.launch.work import Processes, Work, check_host, check_path, check_value, check_variables, parse_work
 from gemma4vec.reading.yaml_values import parse_yaml
 
 TRAIN = Work(False, ("recipe.yaml", "seed=3"), "tiny")
 ENCODE = Work(True, ("runs/a", "my texts.jsonl", "out", "--format", "npy"), "encode-out")
 TWO = Processes("python3", 2, 3, "/runs")
+ENCODE_WORDS = ("runs/a", "'my texts.jsonl'", "out", "--format", "npy")
 TORCHRUN = "python3 -m gemma4vec.launch.torchrun"
+ATTACHED = "python3 -m gemma4vec.launch.attached gemma4vec.launch.torchrun"
 SIZES = "--nproc-per-node 2 --max-restarts 3 -m gemma4vec train recipe.yaml seed=3 --out /runs"
 
 
@@ -34,30 +37,51 @@ def test_local() -> None:
 def test_ssh() -> None:
     script = ssh_text(TRAIN, TWO, ["a.net", "me@10.0.0.2"], "/work dir", "j1")
     meeting = "--nnodes 2 --rdzv-backend c10d --rdzv-id j1 --rdzv-endpoint a.net:29500 --rdzv-conf"
-    ssh = "ssh -n -tt -o BatchMode=yes"
     go = "'cd '\"'\"'/work dir'\"'\"' && exec"
-    assert script.splitlines()[5:7] == [
-        f"{ssh} a.net {go} {TORCHRUN} {meeting} is_host=1 --local-addr a.net {SIZES} --job j1' & pids+=($!)",
-        f"{ssh} me@10.0.0.2 {go} {TORCHRUN} {meeting} is_host=0 --local-addr 10.0.0.2 {SIZES} --job j1' & pids+=($!)",
+    lines = [line for line in script.splitlines() if line.startswith("on ")]
+    assert lines == [
+        f"on a.net {go} {ATTACHED} {meeting} is_host=1 {SIZES} --job j1' & pids+=($!)",
+        f"on me@10.0.0.2 {go} {ATTACHED} {meeting} is_host=0 {SIZES} --job j1' & pids+=($!)",
     ]
     assert accepts(script)
-    lines = ssh_text(ENCODE, TWO, ["a", "b"], "/w", "j1").splitlines()
-    assert lines[5].endswith("out --format npy --shard 1/2' & pids+=($!)")
-    assert lines[6].endswith("out --format npy --shard 2/2' & pids+=($!)")
+    script = ssh_text(ENCODE, TWO, ["a", "b"], "/w", "j1")
+    lines = [line for line in script.splitlines() if line.startswith("on ")]
+    assert "attached gemma4vec encode runs/a" in lines[0]
+    assert lines[0].endswith("out --format npy --shard 1/2' & pids+=($!)")
+    assert lines[1].endswith("out --format npy --shard 2/2' & pids+=($!)")
+    assert accepts(script)
 
 
-def test_the_ssh_script_waits_for_all_hosts_and_ends_with_the_highest_code(tmp_path: Path) -> None:
-    fake = tmp_path / "ssh"
-    fake.write_text(
-        '#!/bin/bash\nwhile [ "$1" != a ] && [ "$1" != b ]; do shift; done\n'
-        f'echo "$1 $2" >> {tmp_path}/called\n[ "$1" = a ] && exit 75\nsleep 0.3; exit 0\n'
-    )
-    fake.chmod(0o755)
-    script = ssh_text(TRAIN, TWO, ["a", "b"], "/w", "j1")
-    done = subprocess.run(["bash", "-c", script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
-    called = (tmp_path / "called").read_text().splitlines()
-    assert done.returncode == 75 and sorted(line[0] for line in called) == ["a", "b"]
-    assert all(line[2:].startswith("cd /w && exec python3 -m") for line in called)
+def test_names_that_only_ssh_knows_need_a_meeting_point() -> None:
+    script = ssh_text(TRAIN, TWO, ["alias1", "alias2"], "/w", "j1", meeting="10.0.0.1")
+    assert script.count("--rdzv-endpoint 10.0.0.1:29500") == 2 and "alias1:29500" not in script
+    with pytest.raises(InputError, match="no name or IPv4 address"):
+        ssh_text(TRAIN, TWO, ["a", "b"], "/w", "j1", meeting="a b")
+
+
+def test_variables_are_set_on_each_machine() -> None:
+    processes = Processes("python3", 2, 3, "/runs", ("A=b c", "B=$x"))
+    start = "env 'A=b c' 'B=$x' python3 -m"
+    assert local_text(TRAIN, processes).startswith(start)
+    assert f"exec {start} gemma4vec encode" in skypilot_text(ENCODE, processes, SkyTask())
+    assert f'exec "$@"\' bash {start} {TORCHRUN[11:]}' in slurm_text(TRAIN, processes, SlurmJob(2), "/w")
+    assert f"exec srun {start} gemma4vec encode" in slurm_text(ENCODE, processes, SlurmJob(2), "/w")
+    quoted = shlex.quote(f"cd /w && exec {start} gemma4vec.launch.attached gemma4vec encode {' '.join(ENCODE_WORDS)}")
+    assert f"on a {quoted[:-1]}" in ssh_text(ENCODE, processes, ["a"], "/w", "j")
+
+
+def test_variables_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "yes=1")
+    monkeypatch.delenv("NOT_HERE", raising=False)
+    assert check_variables(["A=", "B=x y", "HERE"]) == ("A=", "B=x y", "HERE=yes=1")
+    for given, said in [
+        ("1A=x", "no variable"),
+        ("", "no variable"),
+        ("NOT_HERE", "not set here"),
+        ("A=\n", "control"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            check_variables([given])
 
 
 def test_slurm_trains_and_goes_back_into_the_queue() -> None:
@@ -81,10 +105,13 @@ def test_slurm_trains_and_goes_back_into_the_queue() -> None:
 #SBATCH --qos=high
 
 cd '/work dir' || exit 2
-# All machines meet at the first one.
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=0 {TORCHRUN} --nnodes "$SLURM_NNODES" --rdzv-backend c10d \
---rdzv-id "$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}" --rdzv-endpoint "$head:29500" {SIZES} --job "slurm-$SLURM_JOB_ID"
+# All machines meet at the first one. Its name in Slurm need not be one in the network.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
+srun --kill-on-bad-exit=0 bash -c 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"' bash \
+{TORCHRUN} --nnodes "$SLURM_NNODES" --rdzv-backend c10d \
+--rdzv-id "$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}" --rdzv-endpoint "${{head:-$first}}:29500" \
+{SIZES} --job "slurm-$SLURM_JOB_ID"
 code=$?
 # 75: stopped by a signal, with a checkpoint. Other codes: finished, or failed for good.
 if [ "$code" -eq 75 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 100 ]; then
@@ -108,7 +135,7 @@ def test_only_a_stopped_training_is_requeued(code: int, restarts: int, requeued:
     done = subprocess.run(["bash", "-c", script], env=environment, check=False)
     asked = (tmp_path / "scontrol.log").read_text().splitlines()
     assert done.returncode == code
-    assert asked == ["show hostnames h[1-2]", *(["requeue 7"] if requeued else [])]
+    assert asked == ["show hostnames h[1-2]", "show node host1", *(["requeue 7"] if requeued else [])]
 
 
 def test_slurm_encodes_as_an_array() -> None:
@@ -153,11 +180,16 @@ def test_nothing_in_a_word_is_run_by_a_shell(tmp_path: Path) -> None:
     scripts = [
         local_text(work, processes),
         slurm_text(work, processes, SlurmJob(), str(tmp_path)),
-        ssh_text(work, processes, ["a"], str(tmp_path), "j").replace("ssh -n -tt -o BatchMode=yes a", "bash -c"),
+        ssh_text(work, processes, ["a"], str(tmp_path), "j"),
     ]
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/bash\nexec bash -c "${@: -1}"\n')
+    ssh.chmod(0o755)
     for script in scripts:
         assert accepts(script)
-        subprocess.run(["bash", "-c", script], env={"PATH": "/usr/bin:/bin"}, stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(
+            ["bash", "-c", script], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, stderr=subprocess.DEVNULL, check=False
+        )
     assert not (tmp_path / "hit").exists()
 
 

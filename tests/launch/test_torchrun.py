@@ -109,3 +109,27 @@ def test_a_signal_while_it_waits_for_other_machines_ends_it(monkeypatch: pytest.
     with pytest.raises(SystemExit) as ended:
         outcome(lambda: os.kill(os.getpid(), signal.SIGUSR1), monkeypatch)
     assert ended.value.code == 75
+
+
+def test_one_of_several_machines_announces_its_own_address(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29500"]
+    assert torchrun._local_address([*several, "-m", "x"]) == ["--local-addr", "127.0.0.1"]
+    assert torchrun._local_address([*several, "--local-addr", "10.0.0.1", "-m", "x"]) == []
+    assert torchrun._local_address(["--standalone", "-m", "x", "--rdzv-backend", "c10d"]) == []
+    assert torchrun.main([*several[:-1], "no host:29500", "-m", "x"]) == 2
+    assert "does not know the address no host" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("code", "stopping", "left"), [(75, "", 0), (-10, "1", 0), (-9, "", 3), (1, "", 3)])
+def test_only_what_nobody_stopped_is_restarted(
+    code: int, stopping: str, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+
+    monkeypatch.setenv(STOPPING_VARIABLE, stopping)
+    result = RunResult(state=WorkerState.FAILED, failures=failure(code).failures)
+    monkeypatch.setattr(LocalElasticAgent, "_monitor_workers", lambda self, group: result)
+    torchrun._restart_nothing_that_was_stopped()
+    agent = type("Agent", (), {"_remaining_restarts": 3})()
+    assert LocalElasticAgent._monitor_workers(agent, None) is result and agent._remaining_restarts == left

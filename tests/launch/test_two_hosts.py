@@ -113,7 +113,7 @@ def hosts() -> Iterator[list[str]]:
 
 def on_host(hosts: list[str], number: int, *words: str) -> list[str]:
     meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", f"{ADDRESSES[0]}:29511"]
-    own = ["--rdzv-conf", f"is_host={1 - number}", "--local-addr", ADDRESSES[number], "--nproc-per-node", "1"]
+    own = ["--rdzv-conf", f"is_host={1 - number}", "--nproc-per-node", "1"]
     return ["ip", "netns", "exec", hosts[number], *torchrun(*meeting, *own), *words]
 
 

@@ -1,14 +1,22 @@
 """The reference page and the JSON Schema are what the schema says, and every key is described."""
 
+from pathlib import Path
+
+import pytest
 import yaml
 
 import recipe_reference as reference
+from gemma4vec.machine.versions import installed_version
 from gemma4vec.recipe.find import PLAN_SCHEMA, SCHEMA, shipped_recipes
 from gemma4vec.recipe.plans.matrix import Matrix
 from gemma4vec.recipe.plans.plan import Plan
 from gemma4vec.recipe.schema import Recipe
 
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+TESTED = f"pydantic=={installed_version('pydantic')}" in CONSTRAINTS.read_text(encoding="utf-8").splitlines()
 
+
+@pytest.mark.skipif(not TESTED, reason="each version of pydantic writes bounds its own way")
 def test_page_and_schema_are_up_to_date() -> None:
     for file, text in reference.files().items():
         assert file.read_text(encoding="utf-8") == text, f"run python tools/recipe_reference.py ({file.name})"

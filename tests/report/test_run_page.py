@@ -13,8 +13,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.comparison.paired import largest_differences
 from gemma4vec.evaluation.results.result import Result, load_result, save_result
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.report.run_page import write_report
 
 

@@ -9,8 +9,8 @@ from open_window import ORIGIN, open_window
 
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.report.content.comparison_data import read_comparison
 
 

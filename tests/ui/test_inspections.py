@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,6 +22,10 @@ from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.inspection_files import load_columns, load_inspection
 from gemma4vec.inspection.labels.judgments import load_judgments
 from gemma4vec.inspection.saved.saved_slices import saved_slices
+from gemma4vec.ledger.ledger import add
+from gemma4vec.ledger.suite_access import contents_record
+from gemma4vec.ledger.suite_halves import split_halves
+from gemma4vec.text.prompts import Document
 from gemma4vec.ui.content.query_list import Wanted, select_queries
 from gemma4vec.ui.content.stored_inspections import StoredInspections
 
@@ -120,6 +125,36 @@ def test_no_value_of_a_sealed_query_is_shown(copied: Path) -> None:
     assert client.get(f"{place}/queries/100000").status_code == 404
     for odd in ("-1", "x", "1e3", "..%2f1", "99999999999999999999"):
         assert client.get(f"{place}/queries/{odd}").status_code == 404
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_query_that_another_suite_seals_later_is_gone_from_an_open_window(
+    copied: Path, made: Path, gone: bool
+) -> None:
+    client, place = opened()
+    shown = [one["id"] for one in client.get(f"/api{place}").json()["queries"]]
+    suite = load_suite(made / "suite")
+    larger = replace(
+        suite,
+        name="larger",
+        corpus_ids=[*suite.corpus_ids, "more"],
+        corpus=[*suite.corpus, Document("one more document")],
+    )
+    if gone:  # its own texts: an id decides then, with what the ledger recorded of the suite
+        shutil.move(made / "suite", made / "moved")
+        client, place = opened()
+        add(home(), contents_record(suite))
+        assert [one["id"] for one in client.get(f"/api{place}").json()["queries"]] == shown
+    try:
+        add(home(), contents_record(larger))
+        left = [one["id"] for one in client.get(f"/api{place}").json()["queries"]]
+    finally:
+        if gone:
+            shutil.move(made / "moved", made / "suite")
+    sealed_N = split_halves(larger.fingerprint, larger.query_ids)
+    assert sealed_N is not None
+    sealed = {key for key, one in zip(larger.query_ids, sealed_N.tolist(), strict=True) if one}
+    assert left == [key for key in shown if key not in sealed] and 0 < len(left) < len(shown)
 
 
 def test_a_query_shows_both_rankings_its_right_documents_and_words_in_common(copied: Path, made: Path) -> None:

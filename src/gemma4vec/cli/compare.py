@@ -108,6 +108,7 @@ def _render(found: "Comparison", folder_a: str, folder_b: str) -> Any:
         *(Text(line) for line in rest),
         *_largest("A over B", found.largest_wins),
         *_largest("B over A", found.largest_losses),
+        *([Text(found.withheld_words())] if found.withheld else []),
         Text(f"A: {folder_a}\nB: {folder_b}"),
     ]
     return Group(table([comparison_title(found), found.metric], comparison_rows(found)), *lines)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gemma4vec.cli.output import emit
+from gemma4vec.machine.memory import paused_collections
 
 if TYPE_CHECKING:
     from gemma4vec.recipe.schema import Recipe
@@ -13,20 +14,22 @@ if TYPE_CHECKING:
 GB = 1e9
 
 
-def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
-    """Estimate a run's cost and print it.
+def show_dry_run(recipe: "Recipe", as_json: bool, *, measure_compiled: bool = False) -> None:
+    """Estimate a run's cost and print it; with `measure_compiled` from compiled layers, which takes minutes.
 
     Raises:
         InputError: for every reason that would stop the run itself.
     """
-    from gemma4vec.training.estimate.dry_run import estimate
+    with paused_collections():
+        from gemma4vec.training.estimate.dry_run import estimate
 
-    found = as_dict(estimate(recipe))
+    found = as_dict(estimate(recipe, measure_compiled=measure_compiled))
     emit(as_json, found, as_text)
 
 
 def as_dict(found: "Estimate") -> dict[str, Any]:
     """The estimate as JSON values; memory in GB (1e9 bytes), time in seconds."""
+    from gemma4vec.data.loading.load_rows import SAMPLED
     from gemma4vec.machine.describe import list_gpus, memory_bytes
     from gemma4vec.training.estimate.dry_run import checkpoint_bytes, model_bytes
 
@@ -63,7 +66,8 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
         "export_memory_gb": found.export_bytes / GB,
         "fits": _fits(found, total, available, list_gpus()),
         "reads": [
-            {"source": name, "path": facts["path"], "rows": facts["rows"]} for name, facts in found.sources.items()
+            {"source": name, "path": facts["path"], "rows": facts["rows"], "sample_of": facts.get(SAMPLED)}
+            for name, facts in found.sources.items()
         ],
         "detectable": _detectable(recipe),
         "stop_rules": found.stop_rules,
@@ -97,6 +101,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "padding_by_layout": stage.reading.padding_by_layout,
         "batches_read": stage.reading.batches,
         "seconds_per_step": stage.seconds_per_step,
+        "time_from": vars(stage.source) | {"sentence": stage.source.sentence},
         "seconds": stage.seconds,
         "flops_per_step": stage.flops.total,
         "memory_gb": _memory(stage.memory),
@@ -182,13 +187,18 @@ def as_text(found: dict[str, Any]) -> str:
     lines += ["", *_fit_lines(found["fits"]), ""]
     if len(found["stages"]) > 1:
         lines.append(_line("whole run", f"{found['steps']:,} steps, {_duration(found['seconds'])}"))
-    lines += [
-        _line("reads", f"{source['source']}: {source['rows']:,} rows, {source['path']}") for source in found["reads"]
-    ]
+    lines += [_line("reads", _source_words(source)) for source in found["reads"]]
     lines += [_line("detects", one["sentence"]) for one in found["detectable"]]
     lines += [_line("stop rule", sentence) for sentence in found["stop_rules"]]
     writes = ", ".join(f"{name} {size:.2f} GB" for name, size in found["writes_gb"].items())
     return "\n".join([*lines, _line("writes", writes)])
+
+
+def _source_words(source: dict[str, Any]) -> str:
+    rows, sample = f"{source['source']}: {source['rows']:,} rows", source["sample_of"]
+    if sample is None:
+        return f"{rows}, {source['path']}"
+    return f"{rows}, a sample from {sample['files']:,} of {sample['of']:,} files; the run builds all of them first"
 
 
 def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
@@ -218,6 +228,7 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
             f"{stage['seconds_per_step']:.2f} s a step ({rate:,.0f} tokens/s, "
             f"{stage['flops_per_step'] / 1e12:.2f} TFLOP), {stage['steps']:,} steps: {_duration(stage['seconds'])}",
         ),
+        *([_line("", stage["time_from"]["sentence"])] if stage["time_from"]["sentence"] else []),
         _line("memory", f"{memory['peak']:.2f} GB at the peak ({parts})"),
         *([_line("decoder", _decoder_words(decoder))] if decoder else []),
         *([_line("objective", _objective_words(objective))] if objective else []),

@@ -35,6 +35,15 @@ Workdir = Annotated[
     str | None,
     typer.Option("--workdir", help="Folder to start in; default: this one.", metavar="DIR", show_default=False),
 ]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        help="Variable for those machines: NAME=VALUE, or NAME for its value here.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
 Port = Annotated[int, typer.Option("--port", help="Port at which the machines meet.", min=1024, max=65535)]
 Submit = Annotated[bool, typer.Option("--submit", help="Start it, instead of printing it.")]
 Output = Annotated[
@@ -76,11 +85,21 @@ def ssh_command(
     restarts: Restarts = 3,
     out: Out = None,
     python: Python = None,
+    variables: Variables = None,
     workdir: Workdir = None,
     name: Annotated[
         str | None,
         typer.Option(
             "--name", help="Name of the job; a script of the same name goes on with its run.", show_default=False
+        ),
+    ] = None,
+    meeting: Annotated[
+        str | None,
+        typer.Option(
+            "--meeting-point",
+            help="Address of the first host for the others; default: its name in --hosts.",
+            metavar="ADDRESS",
+            show_default=False,
         ),
     ] = None,
     port: Port = 29500,
@@ -99,7 +118,8 @@ def ssh_command(
     parsed = parse_work(work)
     job = check_value("--name", name) or f"{parsed.name}-{secrets.token_hex(3)}"
     listed = [host.strip() for host in hosts.split(",") if host.strip()]
-    text = ssh_text(parsed, _processes(python, each, restarts, out), listed, _workdir(workdir), job, port=port)
+    processes = _processes(python, each, restarts, out, variables)
+    text = ssh_text(parsed, processes, listed, _workdir(workdir), job, port=port, meeting=meeting)
     if submit:
         find_program("ssh")
     _show(text, "ssh", output, as_json, quiet=submit)
@@ -131,6 +151,7 @@ def slurm_command(
     restarts: Restarts = 3,
     out: Out = None,
     python: Python = None,
+    variables: Variables = None,
     workdir: Workdir = None,
     port: Port = 29500,
     submit: Submit = False,
@@ -143,7 +164,7 @@ def slurm_command(
     from gemma4vec.launch.work import parse_work
 
     job = SlurmJob(nodes, gpus, cpus, memory, time, partition, account, more or ())
-    processes = _processes(python, each, restarts, out)
+    processes = _processes(python, each, restarts, out, variables)
     text = slurm_text(parse_work(work), processes, job, _workdir(workdir), port=port)
     answer = hand_over(["sbatch"], text) if submit else None
     _show(text, "slurm", output, as_json, answer)
@@ -168,6 +189,7 @@ def skypilot_command(
     restarts: Restarts = 3,
     out: Out = None,
     python: Python = None,
+    variables: Variables = None,
     workdir: Workdir = None,
     port: Port = 29500,
     submit: Submit = False,
@@ -183,7 +205,9 @@ def skypilot_command(
     task = SkyTask(
         nodes, gpus, spot, check_path("--setup", setup) or "", volume, check_path("--workdir", workdir) or "."
     )
-    text = skypilot_text(parse_work(work), _processes(python or "python3", each, restarts, out), task, port=port)
+    text = skypilot_text(
+        parse_work(work), _processes(python or "python3", each, restarts, out, variables), task, port=port
+    )
     answer = None
     if submit:
         find_program("sky")
@@ -195,10 +219,13 @@ def skypilot_command(
     _show(text, "skypilot", output, as_json, answer)
 
 
-def _processes(python: str | None, each: int, restarts: int, out: str | None) -> "Processes":
-    from gemma4vec.launch.work import Processes, check_path
+def _processes(
+    python: str | None, each: int, restarts: int, out: str | None, variables: list[str] | None
+) -> "Processes":
+    from gemma4vec.launch.work import Processes, check_path, check_variables
 
-    return Processes(check_path("--python", python) or sys.executable, each, restarts, check_path("--out", out))
+    python, out = check_path("--python", python) or sys.executable, check_path("--out", out)
+    return Processes(python, each, restarts, out, check_variables(variables or ()))
 
 
 def _workdir(workdir: str | None) -> str:

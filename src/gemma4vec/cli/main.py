@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 75 stopped b
 """
 
 import errno
+import gc
 import io
 import os
 import sys
@@ -134,7 +135,9 @@ def _global_options(
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: the entry point of the script."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(execute(words))
+    code = execute(words)
+    gc.freeze()  # at its end Python would look for garbage among millions of objects, for a second or two
+    sys.exit(code)
 
 
 def execute(words: list[str]) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.memory import paused_collections
 
 
 def train_command(
@@ -41,15 +42,23 @@ def train_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate memory, time and disk space; load no weights.")
     ] = False,
+    measure_compiled: Annotated[
+        bool,
+        typer.Option(
+            "--measure-compiled",
+            help="With --dry-run: compile the layers first, which takes a minute or more, and measure them so.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
     """Train a model from a recipe, a YAML file with data, model, objective and budget.
 
     With several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
     """
-    from gemma4vec.api.runs import is_first_process, load_seeded, train
-    from gemma4vec.cli.output import emit
-    from gemma4vec.recipe.inversion import DECODER_FILE, SUGGESTER_FILE
+    with paused_collections():
+        from gemma4vec.api.runs import is_first_process, load_seeded, train
+        from gemma4vec.cli.output import emit
+        from gemma4vec.recipe.inversion import DECODER_FILE, SUGGESTER_FILE
 
     if (recipe is None) == (resume is None):
         raise InputError("give exactly one of RECIPE or --resume RUN")
@@ -57,12 +66,14 @@ def train_command(
         raise InputError("--resume continues with the run's own recipe; to change it, start a new run")
     if resume is not None and job is not None:
         raise InputError("--resume names the run to go on with, --job finds it; give one of them")
+    if measure_compiled and not dry_run:
+        raise InputError("--measure-compiled is for --dry-run; a training compiles its layers by itself")
     if dry_run:
         if recipe is None:
             raise InputError("--dry-run estimates a new run; give a recipe instead of --resume")
         from gemma4vec.cli.dry_run import show_dry_run
 
-        show_dry_run(load_seeded(recipe, overrides or [], seed), as_json)
+        show_dry_run(load_seeded(recipe, overrides or [], seed), as_json, measure_compiled=measure_compiled)
         return
     run = train(recipe, overrides, resume=resume, seed=seed, out=out, job=job).run_folder
     if not is_first_process():

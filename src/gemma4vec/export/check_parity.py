@@ -7,7 +7,7 @@ from pathlib import Path
 from gemma4vec.errors import InputError
 from gemma4vec.export.limits import LIMITS
 from gemma4vec.export.parity.gate import compare_export
-from gemma4vec.export.parity.ranking import DOCUMENTS, QUERIES, open_dev_suite
+from gemma4vec.export.parity.ranking import DOCUMENTS, QUERIES, open_dev_suite, record_ranking
 from gemma4vec.export.parity.report import ParityReport
 from gemma4vec.export.runtimes.ask import ask_process
 from gemma4vec.export.runtimes.job import Answer, RoleText, answer
@@ -60,7 +60,10 @@ def check_parity(
         ask = partial(ask_process, kind, path, max_tokens=source.model.max_tokens)
     chosen = dtype or (_file_dtype(path) if kind == "gguf" else "f32")
     length = source.check_dimension(dimension)
-    return compare_export(source, ranked, ask, dtype=chosen, dimension=length)
+    report = compare_export(source, ranked, ask, dtype=chosen, dimension=length)
+    if report.ranking is not None:
+        record_ranking("parity", source, ranked, dtype=chosen, dimension=length)
+    return report
 
 
 def _kind(path: Path) -> tuple[str, Path]:

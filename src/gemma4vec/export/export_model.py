@@ -12,7 +12,7 @@ from gemma4vec.errors import Gemma4VecError, InputError, WorkError
 from gemma4vec.export.formats.write_folder import check_format_holds, write_format
 from gemma4vec.export.limits import check_format
 from gemma4vec.export.parity.gate import compare_export
-from gemma4vec.export.parity.ranking import DOCUMENTS, QUERIES, open_dev_suite
+from gemma4vec.export.parity.ranking import DOCUMENTS, QUERIES, open_dev_suite, record_ranking
 from gemma4vec.export.parity.report import ParityReport
 from gemma4vec.export.runtimes.ask import ask_process
 from gemma4vec.export.source import Source, open_source
@@ -84,6 +84,8 @@ def export_model(
         path = write_format(source, temporary, to, chosen, length)
         ask = partial(ask_process, to, path, max_tokens=source.model.max_tokens)
         report = compare_export(source, ranked, ask, dtype=chosen, dimension=length)
+        if report.ranking is not None:
+            record_ranking("export", source, ranked, dtype=chosen, dimension=length)
         if not report.passed:
             line = f"--to {to}: the export is not {source.name} in {report.runtime}: {report.line()}"
             raise ParityError(line, report)

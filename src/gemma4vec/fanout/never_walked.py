@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
+from gemma4vec.ledger.suite_contents import split_order
 from gemma4vec.model.suggester.suggester_folder import SuggesterFacts
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import words_key
@@ -48,5 +49,6 @@ def drop_walked(suite: RetrievalSuite, facts: SuggesterFacts) -> tuple[Retrieval
         query_ids=ids,
         queries=[suite.queries[row] for row in kept],
         qrels={key: suite.qrels[key] for key in ids},
+        halves=suite.halves or split_order(suite.fingerprint, suite.query_ids),
     )
     return smaller, left_out

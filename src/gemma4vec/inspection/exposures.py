@@ -12,7 +12,7 @@ from gemma4vec.errors import Gemma4VecError, InputError, WorkError
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import NotIndexedError, add, now, open_ledger
-from gemma4vec.ledger.suite_contents import find_copies
+from gemma4vec.ledger.suite_contents import find_same_halves
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def record_opening(slice_id: str, body: dict[str, Any]) -> int:
     """Record that a slice's sealed queries are about to be read.
 
     Returns:
-        How many slices were opened on these contents, this one included.
+        How many slices were opened on these contents and on samples with the same halves, this one included.
 
     Raises:
         WorkError: it cannot be recorded; the half stays sealed.
@@ -74,7 +74,7 @@ def record_opening(slice_id: str, body: dict[str, Any]) -> int:
         except NotIndexedError as error:
             raise WorkError(f"{error}") from error
         with open_ledger(home()) as ledger:
-            copies = find_copies(ledger, body["suite_fingerprint"])
+            copies = find_same_halves(ledger, body["suite_fingerprint"])
             marks = ", ".join("?" * len(copies))
             own = ledger.value("SELECT seq FROM records WHERE id = ?", (f"exposure-{slice_id}",))
             return int(
@@ -89,11 +89,13 @@ def record_opening(slice_id: str, body: dict[str, Any]) -> int:
 
 
 def count_openings(suite_fingerprint: str, without: str = "") -> int:
-    """Slices that were opened on these contents, without one of them; 0 if the ledger cannot be read."""
-    query = "SELECT count(*) FROM records WHERE kind = 'exposure' AND id != ? AND json_extract(body, ?) = ?"
+    """Slices that `record_opening` would count, without one of them; 0 if the ledger cannot be read."""
+    query = "SELECT count(*) FROM records WHERE kind = 'exposure' AND id != ? AND json_extract(body, ?) IN "
     try:
         with open_ledger(home(), tolerant=True) as ledger:
-            return int(ledger.value(query, (f"exposure-{without}", "$.suite_fingerprint", suite_fingerprint)))
+            same = find_same_halves(ledger, suite_fingerprint)
+            marks = f"({', '.join('?' * len(same))})"
+            return int(ledger.value(query + marks, (f"exposure-{without}", "$.suite_fingerprint", *same)))
     except (Gemma4VecError, OSError):
         return 0
 

@@ -29,7 +29,6 @@ from gemma4vec.inspection.layers.scores import layer_scores
 from gemma4vec.inspection.layers.states import find_embedder
 from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model, touched_by_training
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
 from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
@@ -38,6 +37,8 @@ from gemma4vec.inspection.topics.map import DOCUMENTS as MAPPED
 from gemma4vec.inspection.topics.map import NOT_KNOWN, MapPoints, map_suite
 from gemma4vec.inspection.topics.space import TOPIC, TopicSpace, find_topics
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_contents import split_order
+from gemma4vec.ledger.suite_halves import sealed_half
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -94,7 +95,7 @@ def _inspect(
     wanted: Wanted,
     progress: Progress,
 ) -> Inspection:
-    fingerprint = suite.fingerprint
+    fingerprint, sealed_N = suite.fingerprint, sealed_half(suite)
     steps = steps_of(subject, fingerprint)
     reading = read_model(subject.model, suite, steps, run=subject.run, progress=progress)
     other_steps = steps_of(against, fingerprint) if against is not None else None
@@ -103,11 +104,11 @@ def _inspect(
         other = read_model(against.model, suite, other_steps, run=against.run, progress=progress)
     metric = suite.metric or "ndcg@10"
     columns, tokens, limit = describe_queries(subject, suite, steps)
-    sealed_N = split_halves(fingerprint, suite.query_ids)
     notes: list[str] = (
-        [] if sealed_N is not None else ["no halves: the suite has one query, so no slice can be confirmed"]
+        [] if sealed_N is not None else ["no halves: none of its queries is sealed, so no slice can be confirmed"]
     )
     open_N = np.ones(len(suite.queries), dtype=bool) if sealed_N is None else ~sealed_N
+    mark = _mark(suite, open_N)
     space = find_topics(suite, open_N, seed) if wanted.clusters or wanted.map else ""
     if isinstance(space, TopicSpace):
         columns = {**columns, TOPIC: list(space.topics(suite.queries))}
@@ -121,10 +122,11 @@ def _inspect(
     kinds = count_kinds(flags, failed(reading), open_N)
     figures = hubness(reading.top, len(suite.corpus), seed=seed)
     if not isinstance(subject.model, Ranker):
-        measured = unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
+        geometry = partial(_geometry, subject.model, suite, reading, open_N, seed)
+        measured = unpack(steps.take(f"geometry{mark}", geometry))
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
-    extras = _extras(subject, suite, steps, np.flatnonzero(open_N).tolist(), wanted, seed)
+    extras = _extras(subject, suite, steps, np.flatnonzero(open_N).tolist(), wanted, seed, mark)
     if wanted.clusters or wanted.map:
         values_N = reading.values(metric) - (other.values(metric) if other is not None else 0.0)
         extras[CLUSTERS] = cluster_queries(suite, space, values_N, open_N, permutations=permutations, seed=seed)
@@ -140,16 +142,17 @@ def _inspect(
 
 
 def _extras(
-    subject: Subject, suite: RetrievalSuite, steps: Steps, rows: Sequence[int], wanted: Wanted, seed: int
+    subject: Subject, suite: RetrievalSuite, steps: Steps, rows: Sequence[int], wanted: Wanted, seed: int, mark: str
 ) -> dict[str, Any]:
-    """Contents of the files that were asked for, by name; `rows` are the queries of the discovery half."""
+    """Contents of the files that were asked for, by name; `rows` are the queries of the open half, `mark` its name."""
     found: dict[str, Any] = {}
     if isinstance(subject.model, Ranker):
         return found
     if wanted.probes:
-        found[PROBES] = probe_model(subject.model, suite, steps, rows, wanted.probes, seed)
+        found[PROBES] = probe_model(subject.model, suite, steps, rows, wanted.probes, seed, mark)
     if wanted.layers:
-        found[LAYERS] = unpack(steps.take(f"layers-{seed}", partial(_layers, subject.model, suite, rows, seed)))
+        layers = partial(_layers, subject.model, suite, rows, seed)
+        found[LAYERS] = unpack(steps.take(f"layers-{seed}{mark}", layers))
     return found
 
 
@@ -172,6 +175,13 @@ def _map(
 
 def _layers(model: TextEmbedder, suite: RetrievalSuite, rows: Sequence[int], seed: int) -> Arrays:
     return pack(layer_scores(model, suite, rows, seed))
+
+
+def _mark(suite: RetrievalSuite, open_N: npt.NDArray[np.bool_]) -> str:
+    """What names of steps on the open half end with, where it is another one than the suite's contents alone give."""
+    own = split_order(suite.fingerprint, suite.query_ids)
+    same = own is None or all(own.seals(key) != is_open for key, is_open in zip(suite.query_ids, open_N, strict=True))
+    return "" if same else "-of-whole"
 
 
 def identity_of(subject: Subject, against: Subject | None, suite: RetrievalSuite) -> str:

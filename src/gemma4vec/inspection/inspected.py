@@ -68,7 +68,7 @@ class Inspection:
     """Everything that was found.
 
     Attributes:
-        sealed: bool[N]; None for a suite of one query, which has no halves.
+        sealed: bool[N]; None where no query is sealed, as in a suite of one.
         slices: paired ones first; absolute ones after them.
         flags: kinds of failure, bool[N] each.
         tokens: of each document, int64[M], -1 where they were not counted; None for a model without a limit.

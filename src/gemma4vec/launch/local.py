@@ -11,5 +11,5 @@ def local_text(work: Work, processes: Processes) -> str:
 def local_words(work: Work, processes: Processes) -> list[str]:
     """The same as words. torchrun's own process is the job that goes on after a restart."""
     if work.encodes:
-        return [processes.python, *work.encode("--workers", str(processes.each))]
-    return [*processes.torchrun("--standalone"), *work.train(processes.out)]
+        return processes.run(*work.encode("--workers", str(processes.each)))
+    return processes.run(*processes.torchrun("--standalone"), *work.train(processes.out))

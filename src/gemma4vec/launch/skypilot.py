@@ -74,7 +74,7 @@ def _train(work: Work, processes: Processes, port: int) -> str:
     job = Shell('"$SKYPILOT_TASK_ID"')
     meeting = meeting_point(Shell('"$SKYPILOT_NUM_NODES"'), job, Shell(f'"$head:{port}"'))
     own = ["--rdzv-conf", Shell('"is_host=$is_host"')]
-    words = ["exec", *processes.torchrun(*meeting, *own), *work.train(processes.out, job)]
+    words = ["exec", *processes.run(*processes.torchrun(*meeting, *own), *work.train(processes.out, job))]
     return f"""head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)
 is_host=$([ "$SKYPILOT_NODE_RANK" -eq 0 ] && echo 1 || echo 0)
 {shell_line(words)}
@@ -83,4 +83,4 @@ is_host=$([ "$SKYPILOT_NODE_RANK" -eq 0 ] && echo 1 || echo 0)
 
 def _encode(work: Work, processes: Processes) -> str:
     part = Shell('"$((SKYPILOT_NODE_RANK + 1))/$SKYPILOT_NUM_NODES"')
-    return f"{shell_line(['exec', processes.python, *work.encode('--shard', part)])}\n"
+    return f"{shell_line(['exec', *processes.run(*work.encode('--shard', part))])}\n"

@@ -14,6 +14,8 @@ from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_value, mee
 
 SECONDS_TO_SAVE = 120
 MOST_REQUEUES = 100  # a training that never takes a step before its limit must end some day
+# torchrun reads its option --rdzv-conf there, and srun alone knows which machine a process is on.
+_ON_EACH = 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"'
 _REQUEUE = f"""code=$?
 # {Interrupted.exit_code}: stopped by a signal, with a checkpoint. Other codes: finished, or failed for good.
 if [ "$code" -eq {Interrupted.exit_code} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then
@@ -87,10 +89,12 @@ def _options(work: Work, job: SlurmJob) -> list[str]:
 def _train(work: Work, processes: Processes, port: int) -> str:
     name = Shell('"slurm-$SLURM_JOB_ID"')
     attempt = Shell('"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"')
-    meeting = meeting_point(Shell('"$SLURM_NNODES"'), attempt, Shell(f'"$head:{port}"'))
-    words = ["srun", "--kill-on-bad-exit=0", *processes.torchrun(*meeting), *work.train(processes.out, name)]
-    return f"""# All machines meet at the first one.
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    meeting = meeting_point(Shell('"$SLURM_NNODES"'), attempt, Shell(f'"${{head:-$first}}:{port}"'))
+    words = ["srun", "--kill-on-bad-exit=0", "bash", "-c", _ON_EACH, "bash"]
+    words += processes.run(*processes.torchrun(*meeting), *work.train(processes.out, name))
+    return f"""# All machines meet at the first one. Its name in Slurm need not be one in the network.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
 {shell_line(words)}
 {_REQUEUE}"""
 
@@ -98,5 +102,5 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 def _encode(work: Work, processes: Processes, job: SlurmJob) -> str:
     part = Shell(f'"$SLURM_ARRAY_TASK_ID/{job.nodes}"')
     return f"""# Shards that are done are not encoded again, so a job that was cut off may simply be submitted again.
-{shell_line(["exec", "srun", processes.python, *work.encode("--shard", part)])}
+{shell_line(["exec", "srun", *processes.run(*work.encode("--shard", part))])}
 """

@@ -1,5 +1,6 @@
 """What is launched: a training of a recipe, or the encoding of many texts in parts. Both become shell words."""
 
+import os
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ ENCODE = "encode"
 # Options of `encode` that say which part one process does: launching writes them.
 _OF_A_PART = ("--shard", "--workers")
 PORT = 29500
+TORCHRUN = "gemma4vec.launch.torchrun"
 
 
 class Shell(str):
@@ -59,16 +61,22 @@ class Processes:
         each: number of processes on each machine; None for an encoding.
         max_restarts: how often torchrun starts all processes again after one has died.
         out: parent of the run folder; all machines must share it.
+        variables: NAME=VALUE of the environment, set on each machine.
     """
 
     python: str = sys.executable
     each: int = 1
     max_restarts: int = 3
     out: str | None = None
+    variables: tuple[str, ...] = ()
+
+    def run(self, *words: str) -> list[str]:
+        """The words that run Python with the variables set."""
+        return [*(["env", *self.variables] if self.variables else []), self.python, *words]
 
     def torchrun(self, *machines: str) -> list[str]:
         """The words of torchrun up to what it runs; `machines` say how many there are and where they meet."""
-        words = [self.python, "-m", "gemma4vec.launch.torchrun", *machines]
+        words = ["-m", TORCHRUN, *machines]
         return [*words, "--nproc-per-node", str(self.each), "--max-restarts", str(self.max_restarts)]
 
 
@@ -126,6 +134,26 @@ def check_value(option: str, value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,:@=+/*&|()\[\]-]{0,199}", value):
         raise InputError(f"{option}={value[:60]!r} has characters that no value of {option} has")
     return value
+
+
+def check_variables(given: Sequence[str]) -> tuple[str, ...]:
+    """Return variables of the environment as NAME=VALUE; NAME alone takes the value that it has here.
+
+    Raises:
+        InputError: a NAME that no shell takes, one without a value here, or a value with a control character.
+    """
+    found = []
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise InputError(f"--env {one[:60]!r} is no variable; write NAME=VALUE, or NAME for its value here")
+        if not equals and name not in os.environ:
+            raise InputError(f"--env {name}: it is not set here; write {name}=VALUE")
+        value = value if equals else os.environ[name]
+        if not all(character.isprintable() for character in value):
+            raise InputError(f"--env {name}: its value holds a control character")
+        found.append(f"{name}={value}")
+    return tuple(found)
 
 
 def check_path(option: str, path: str | None) -> str | None:

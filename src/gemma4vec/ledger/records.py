@@ -72,7 +72,7 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
     Args:
         model: name of the model in the result.
         settings: of the result; "look" is the look's id, "run" the model's run and recipe, "scores" a hash of the
-            result (`evaluation.results.result.Result.digest`).
+            result (`evaluation.results.result.Result.digest`), "by" the command that scored, if not `eval`.
         metrics: names of the metrics that were seen.
     """
     contents, owner = settings.get("suite") or {}, settings.get("run") or {}
@@ -86,7 +86,7 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
         "run_id": owner.get("run_id"),
         "recipe_id": owner.get("recipe_id"),
     }
-    body |= {key: settings[key] for key in ("look_again", "model_weights", "scores") if settings.get(key)}
+    body |= {key: settings[key] for key in ("look_again", "model_weights", "scores", "by") if settings.get(key)}
     time = str(settings.get("created") or "")
     return Record(f"look-{settings.get('look') or _hashed(body, time)}", "look", time, body)
 

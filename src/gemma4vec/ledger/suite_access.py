@@ -189,6 +189,17 @@ def spend(suite: SeenSuite, words: str) -> None:
     add(outputs_home(), [Record(f"spent-{new_id()}", "spent", now(), body)])
 
 
+def is_final(fingerprint: str, role: str | None) -> bool:
+    """Whether contents count as those of a final suite: by their role or by what the ledger knows, and not spent."""
+    try:
+        with open_ledger(outputs_home(), tolerant=True) as ledger:
+            same = find_copies(ledger, fingerprint)
+            opened = (_opened_as_final(ledger, one, held_out=False) is not None for one in same)
+            return (role == "final" or any(opened)) and not _is_spent(ledger, same)
+    except Exception:  # whatever is wrong with the ledger's files
+        return role == "final"
+
+
 def recorded_owner(run_id: str | None) -> tuple[str, str] | None:
     """Return (run_id, recipe_id) as the ledger first recorded the run; None if unknown.
 

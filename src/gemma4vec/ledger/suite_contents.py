@@ -6,24 +6,20 @@ resemblance and containment of documents", 1997). Two sketches estimate which sh
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import Ledger, now
 from gemma4vec.text.prompts import Document
-from gemma4vec.text.text_hash import text_key
+from gemma4vec.text.sketch import Sketch, TextHash, document_hash, query_hash
 
 QUERIES, DOCUMENTS = 4096, 1024  # hashes that are stored
-DOCUMENT_START = 240  # characters of a document that count
-DIGITS = 12  # hexadecimal digits of a hash
 COPY = 0.5  # of the queries and documents of both suites together: above it, one is a changed copy of the other
-_WORD = re.compile(r"\w+")
 NOTABLE = 0.1  # share of the queries of one of the two
 _records: dict[tuple[str, str], "_KnownSuite | None"] = {}  # by ledger and record: records never change
-_known: dict[str, "SuiteContents | None"] = {}
+_known: dict[str, "SuiteContents"] = {}
 _KEPT = 64
 
 
@@ -69,71 +65,58 @@ class _Group(Protocol):
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """The smallest hashes of a set of texts.
+class SuiteContents:
+    """The hashes of a suite's queries and documents. A suite without documents of its own has an empty sketch.
 
     Attributes:
-        count: number of different texts.
-        hashes: the smallest ones, or all.
+        visible: the same of what is seen of the texts; None where nothing is hidden, or where an older version recorded
+            the suite.
     """
-
-    count: int
-    hashes: frozenset[int]
-
-    @classmethod
-    def of(cls, hashes: Iterable[int], limit: int | None = None) -> "Sketch":
-        """Keep the smallest `limit` of these hashes; None keeps all."""
-        every = sorted(set(hashes))
-        return cls(len(every), frozenset(every[:limit]))
-
-    @property
-    def _end(self) -> float:
-        """The hash up to which the sketch is complete."""
-        return float("inf") if len(self.hashes) == self.count else float(max(self.hashes, default=0))
-
-    def shares(self, other: "Sketch") -> tuple[float, float]:
-        """Estimate the share of this set that is in `other`, and the share of `other` that is in this one."""
-        both = self.hashes & other.hashes
-        if not both:
-            return 0.0, 0.0
-        end = min(self._end, other._end)
-        common, ours, theirs = (sum(one <= end for one in hashes) for hashes in (both, self.hashes, other.hashes))
-        return (common / ours if ours else 0.0), (common / theirs if theirs else 0.0)
-
-    def may_have(self, one: int) -> bool:
-        """Whether a hash is in the set; unknown ones, beyond an incomplete sketch, may be."""
-        return one in self.hashes or one > self._end
-
-    def text(self) -> str:
-        """The hashes in order, as digits without a separator."""
-        return "".join(f"{one:0{DIGITS}x}" for one in sorted(self.hashes))
-
-    @classmethod
-    def read(cls, count: Any, text: Any) -> "Sketch":
-        """Read back `text()`.
-
-        Raises:
-            ValueError: not such digits.
-        """
-        digits = str(text or "")
-        every = [int(digits[place : place + DIGITS], 16) for place in range(0, len(digits), DIGITS)]
-        return cls(int(count or 0), frozenset(every))
-
-
-@dataclass(frozen=True)
-class SuiteContents:
-    """The hashes of a suite's queries and documents. A suite without documents of its own has an empty sketch."""
 
     queries: Sketch
     documents: Sketch
+    visible: "SuiteContents | None" = None
 
     def is_copy(self, other: "SuiteContents") -> bool:
         """Return whether one is a changed copy of the other: more than half of all their texts are in both."""
+        return any(a._resembles(b) for a, b in self._with(other))
+
+    def shares(self, other: "SuiteContents") -> tuple[float, float]:
+        """Estimate the share of these queries that are in `other`, and the share of its queries that are in these."""
+        found = [a.queries.shares(b.queries) for a, b in self._with(other)]
+        return max(one for one, _ in found), max(one for _, one in found)
+
+    def may_have(self, query: TextHash) -> bool:
+        """Whether a query is in the suite; unknown ones, beyond an incomplete sketch, may be."""
+        return self.queries.may_have(query.whole) or (self.visible or self).queries.may_have(query.visible)
+
+    def _with(self, other: "SuiteContents") -> "list[tuple[SuiteContents, SuiteContents]]":
+        """Both as they are and, where something is hidden in one, both as they are seen."""
+        as_seen = [(self.visible or self, other.visible or other)] if self.visible or other.visible else []
+        return [(self, other), *as_seen]
+
+    def _resembles(self, other: "SuiteContents") -> bool:
         if not self.documents.count and not other.documents.count:
             return _resemblance(self.queries, other.queries) > COPY
         return all(
             _resemblance(a, b) > COPY for a, b in ((self.queries, other.queries), (self.documents, other.documents))
         )
+
+
+class Halves(NamedTuple):
+    """Which queries are sealed: those whose place in the order by these contents is not before `begins`.
+
+    Attributes:
+        contents: fingerprint of the suite whose queries were split: of a sample, the whole suite.
+        begins: least key of its sealed half (`half_key`).
+    """
+
+    contents: str
+    begins: str
+
+    def seals(self, query_id: str) -> bool:
+        """Whether the query is sealed."""
+        return half_key(self.contents, query_id) >= self.begins
 
 
 def contents_of(suite: SeenSuite, fingerprint: str) -> SuiteContents | None:
@@ -144,7 +127,10 @@ def contents_of(suite: SeenSuite, fingerprint: str) -> SuiteContents | None:
     if fingerprint not in _known:
         if len(_known) >= _KEPT:
             _known.pop(next(iter(_known)))
-        _known[fingerprint] = _read(suite)
+        found = _read(suite)
+        if found is None:
+            return None  # the same contents may come with their texts
+        _known[fingerprint] = found
     return _known[fingerprint]
 
 
@@ -159,26 +145,39 @@ def suite_record(suite: SeenSuite) -> Record | None:
     found = contents_of(suite, fingerprint)
     if found is None:
         return None
-    queries, documents = Sketch.of(found.queries.hashes, QUERIES), Sketch.of(found.documents.hashes, DOCUMENTS)
+    halves = halves_of(suite, fingerprint)
     body = {
         "suite": suite.name,
         "suite_fingerprint": fingerprint,
         "role": suite.role,
         "group": is_group(suite),
-        "sealed_from": _sealed_from(suite, fingerprint),
-        "queries": found.queries.count,
-        "documents": found.documents.count,
+        "sealed_from": None if halves is None else halves.begins,
+        **_sketches(found),
+    }
+    more: dict[str, Any] = {} if halves is None or halves.contents == fingerprint else {"halves_of": halves.contents}
+    more |= {} if found.visible is None else {"visible": _sketches(found.visible)}
+    # What older versions did not record comes as a record of its own.
+    return Record(f"suite-{fingerprint[:32]}{'-more' if more else ''}", "suite", now(), body | more)
+
+
+def _sketches(contents: SuiteContents) -> dict[str, Any]:
+    queries, documents = Sketch.of(contents.queries.hashes, QUERIES), Sketch.of(contents.documents.hashes, DOCUMENTS)
+    return {
+        "queries": contents.queries.count,
+        "documents": contents.documents.count,
         "query_hashes": queries.text(),
         "document_hashes": documents.text(),
     }
-    return Record(f"suite-{fingerprint[:32]}", "suite", now(), body)
 
 
-def _sealed_from(suite: SeenSuite, fingerprint: str) -> str | None:
-    """Where the sealed half of its queries begins; None for a group, whose members have halves of their own."""
+def halves_of(suite: SeenSuite, fingerprint: str) -> Halves | None:
+    """The halves of a suite's queries; None for one query, and for a group, whose members have halves of their own."""
     if not isinstance(suite, _WithTexts):
         return None
-    return first_sealed(fingerprint, [key for key, _ in suite.texts().queries])
+    known = getattr(suite, "halves", None)  # of a sample
+    if isinstance(known, Halves):
+        return known
+    return split_order(fingerprint, [key for key, _ in suite.texts().queries])
 
 
 def half_key(fingerprint: str, query_id: str) -> str:
@@ -187,20 +186,22 @@ def half_key(fingerprint: str, query_id: str) -> str:
     return hashlib.blake2b(text).hexdigest()
 
 
-def first_sealed(fingerprint: str, query_ids: Sequence[str]) -> str | None:
-    """The least key of the sealed half; None for fewer than two queries, which have no halves."""
+def split_order(fingerprint: str, query_ids: Sequence[str]) -> Halves | None:
+    """The halves of these queries; None for fewer than two, which have none."""
     if len(query_ids) < 2:
         return None
     keys = sorted(half_key(fingerprint, one) for one in query_ids)
-    return keys[(len(keys) + 1) // 2]
+    return Halves(fingerprint, keys[(len(keys) + 1) // 2])
 
 
 def read_contents(body: dict[str, Any]) -> SuiteContents | None:
     """Return the hashes of a record of kind "suite"; None if it is damaged."""
     try:
+        seen = body.get("visible")
         return SuiteContents(
             Sketch.read(body.get("queries"), body.get("query_hashes")),
             Sketch.read(body.get("documents"), body.get("document_hashes")),
+            read_contents(seen) if isinstance(seen, dict) else None,
         )
     except (TypeError, ValueError):
         return None
@@ -211,24 +212,33 @@ def _read(suite: SeenSuite) -> SuiteContents | None:
         if not isinstance(suite, _Group):
             return None
         every = [found for one in suite.members if (found := contents_of(one, one.fingerprint)) is not None]
-        return SuiteContents(
-            Sketch.of(key for one in every for key in one.queries.hashes),
-            Sketch.of(key for one in every for key in one.documents.hashes),
-        )
+        whole = _joined(every)
+        return replace(whole, visible=_joined([one.visible or one for one in every])) if _any_hidden(every) else whole
     texts = suite.texts()
-    queries = Sketch.of(words_hash(text) for _, text in texts.queries)
-    documents = Sketch.of(words_hash(f"{one.title or ''}\n{one.text[:DOCUMENT_START]}") for _, one in texts.documents)
-    return SuiteContents(queries, documents)
+    queries = [query_hash(text) for _, text in texts.queries]
+    documents = [document_hash(one) for _, one in texts.documents]
+    whole, seen = (
+        SuiteContents(Sketch.of(one[form] for one in queries), Sketch.of(one[form] for one in documents))
+        for form in (0, 1)
+    )
+    return whole if seen == whole else replace(whole, visible=seen)
 
 
-def known_contents(queries: Sketch) -> SuiteContents:
+def _joined(every: Sequence[SuiteContents]) -> SuiteContents:
+    return SuiteContents(
+        Sketch.of(key for one in every for key in one.queries.hashes),
+        Sketch.of(key for one in every for key in one.documents.hashes),
+    )
+
+
+def _any_hidden(every: Sequence[SuiteContents]) -> bool:
+    return any(one.visible is not None for one in every)
+
+
+def known_queries(queries: Sequence[TextHash]) -> SuiteContents:
     """Contents whose queries alone are known."""
-    return SuiteContents(queries, Sketch(0, frozenset()))
-
-
-def words_hash(text: str) -> int:
-    """A text's hash, without case, punctuation and white space."""
-    return text_key(" ".join(_WORD.findall(text.lower()))) & (16**DIGITS - 1)
+    whole, seen = (SuiteContents(Sketch.of(one[form] for one in queries), Sketch.of([])) for form in (0, 1))
+    return whole if seen == whole else replace(whole, visible=seen)
 
 
 def _resemblance(a: Sketch, b: Sketch) -> float:
@@ -247,7 +257,7 @@ class Overlap(NamedTuple):
         copy: whether one is a changed copy of the other.
         group: whether it is several suites in one.
         contents: its hashes.
-        sealed_from: where its sealed half begins (`half_key`); None where it is not known.
+        halves: of its queries; None where they are not known.
     """
 
     suite: str
@@ -258,7 +268,7 @@ class Overlap(NamedTuple):
     copy: bool
     group: bool
     contents: SuiteContents
-    sealed_from: str | None
+    halves: Halves | None
 
     def words(self) -> str:
         """Its name, and how much is shared."""
@@ -280,7 +290,7 @@ class _KnownSuite(NamedTuple):
     role: str | None
     group: bool
     contents: SuiteContents
-    sealed_from: str | None
+    halves: Halves | None
 
 
 def find_overlaps(ledger: Ledger, fingerprint: str, contents: SuiteContents | None) -> list[Overlap]:
@@ -296,32 +306,63 @@ def find_overlaps(ledger: Ledger, fingerprint: str, contents: SuiteContents | No
     for one in _known_suites(ledger):
         if one.fingerprint == fingerprint:
             continue
-        of_ours, of_theirs = contents.queries.shares(one.contents.queries)
+        of_ours, of_theirs = contents.shares(one.contents)
         if max(of_ours, of_theirs) >= NOTABLE:
             count, copy = one.contents.queries.count, contents.is_copy(one.contents)
-            more = one.group, one.contents, one.sealed_from
+            more = one.group, one.contents, one.halves
             found.append(Overlap(one.name, one.fingerprint, one.role, count, of_theirs, copy, *more))
     return found
 
 
 def find_copies(ledger: Ledger, fingerprint: str) -> list[str]:
     """Return the fingerprints of these contents and of the changed copies of them that the ledger knows."""
-    contents = next((one.contents for one in _known_suites(ledger) if one.fingerprint == fingerprint), None)
+    contents = recorded_contents(ledger, fingerprint)
     return [fingerprint, *(one.fingerprint for one in find_overlaps(ledger, fingerprint, contents) if one.copy)]
+
+
+def find_same_halves(ledger: Ledger, fingerprint: str) -> list[str]:
+    """Return `find_copies`, and the contents whose sealed queries are those of the same whole suite."""
+    copies, own = find_copies(ledger, fingerprint), recorded_halves(ledger, fingerprint)
+    whole = fingerprint if own is None else own.contents
+    samples = [one.fingerprint for one in _known_suites(ledger) if one.halves and one.halves.contents == whole]
+    return list(dict.fromkeys([*copies, *samples]))
+
+
+def recorded_contents(ledger: Ledger, fingerprint: str) -> SuiteContents | None:
+    """Return the hashes that the ledger has of these contents; None if it has none."""
+    return next((one.contents for one in _known_suites(ledger) if one.fingerprint == fingerprint), None)
+
+
+def recorded_halves(ledger: Ledger, fingerprint: str) -> Halves | None:
+    """Return the halves of these contents as the ledger has them: those of a sample are the whole suite's."""
+    return next((one.halves for one in _known_suites(ledger) if one.fingerprint == fingerprint), None)
 
 
 def _known_suites(ledger: Ledger) -> list[_KnownSuite]:
     """Return the suites of the ledger, in the order in which they were first seen."""
-    found = []
+    found: dict[str, _KnownSuite] = {}
     for row in ledger.rows("SELECT id FROM records WHERE kind = 'suite' ORDER BY seq"):
         key = (str(ledger.path), str(row["id"]))
         if key not in _records:
-            body = json.loads(ledger.value("SELECT body FROM records WHERE id = ?", (row["id"],)))
-            contents = read_contents(body)
-            names = str(body.get("suite")), str(body.get("suite_fingerprint")), body.get("role")
-            begins = body.get("sealed_from")
-            halves = begins if isinstance(begins, str) else None
-            _records[key] = _KnownSuite(*names, body.get("group") is True, contents, halves) if contents else None
+            _records[key] = _known_suite(json.loads(ledger.value("SELECT body FROM records WHERE id = ?", key[1:])))
         one = _records[key]
-        found += [one] if one is not None else []
-    return found
+        if one is not None:
+            first = found.get(one.fingerprint)
+            found[one.fingerprint] = one if first is None else _joined_records(first, one)
+    return list(found.values())
+
+
+def _joined_records(first: _KnownSuite, one: _KnownSuite) -> _KnownSuite:
+    """What two records say of the same contents: the first names them, the richer one describes them."""
+    contents = one.contents if first.contents.visible is None else first.contents
+    of_whole = [two.halves for two in (first, one) if two.halves is not None and two.halves.contents != one.fingerprint]
+    return first._replace(contents=contents, halves=of_whole[0] if of_whole else first.halves or one.halves)
+
+
+def _known_suite(body: dict[str, Any]) -> _KnownSuite | None:
+    contents, begins = read_contents(body), body.get("sealed_from")
+    if contents is None:
+        return None
+    name, fingerprint = str(body.get("suite")), str(body.get("suite_fingerprint"))
+    halves = Halves(str(body.get("halves_of") or fingerprint), begins) if isinstance(begins, str) else None
+    return _KnownSuite(name, fingerprint, body.get("role"), body.get("group") is True, contents, halves)

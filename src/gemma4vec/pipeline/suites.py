@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, read_options, write_suite
+from gemma4vec.data.suites.retrieval import SAMPLED_FROM, RetrievalSuite, load_suite, read_options, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
@@ -17,7 +17,6 @@ from gemma4vec.recipe.plans.matrix import SuiteSample
 
 logger = logging.getLogger(__name__)
 
-SAMPLED_FROM = "sampled_from.json"
 SOURCE = "source:"  # "source:dev" and "source:test" are the suites of the training data
 
 
@@ -116,14 +115,18 @@ def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], T
         whole = _load(sample.suite, source)
         found = sample_suite(whole, sample.max_queries, sample.max_documents, keep=sample.keep, seed=sample.seed)
         write_suite(folder, replace(found, role="dev" if role == "dev" else "final"))
-        write_json(folder / SAMPLED_FROM, {"name": whole.name, "fingerprint": whole.fingerprint})
+        halves = found.halves and {"halves_of": found.halves.contents, "sealed_from": found.halves.begins}
+        write_json(folder / SAMPLED_FROM, {"name": whole.name, "fingerprint": whole.fingerprint, **(halves or {})})
     return folder
 
 
 def _sampled_from(folder: Path) -> list[NamedSuite]:
     """The suite that a stored one was sampled from, which the ledger may know; none in matrices of older versions."""
     file = folder / SAMPLED_FROM
-    return [NamedSuite(**load_own_json(file))] if file.is_file() else []
+    if not file.is_file():
+        return []
+    found = load_own_json(file)
+    return [NamedSuite(found["name"], found["fingerprint"])]
 
 
 def _load(spec: str, source: Callable[[], TrainingData]) -> RetrievalSuite:

@@ -15,8 +15,9 @@ from gemma4vec.inspection.inspection_files import (
     load_points,
 )
 from gemma4vec.inspection.predicates import parse_predicate
-from gemma4vec.inspection.sealed import DISCOVERY, shown_queries
+from gemma4vec.inspection.sealed import DISCOVERY
 from gemma4vec.inspection.topics.map import DISCOVERY_QUERY, DOCUMENT, SEALED_QUERY
+from gemma4vec.ledger.suite_halves import shown_queries
 from gemma4vec.report.charts.inspection_charts import draw_layers, draw_topics
 from gemma4vec.report.charts.map_chart import MapDots, draw_map
 from gemma4vec.report.content.run_data import METRICS, shorten

@@ -12,6 +12,30 @@ from gemma4vec.text.prompts import Document
 _WORD = re.compile(r"\w+")
 
 
+# What has no width and no category Cf: fillers, joiners, selectors of variants.
+_NO_WIDTH = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
+            *(*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)),
+        ),
+    )
+)
+
+
+def visible_text(text: str) -> str:
+    """A text in its compatibility form (NFKC) without characters that nobody sees, so that equal looks are equal texts.
+
+    Without width are the category Cf (zero width spaces and joiners, soft hyphens, byte order and direction marks) and
+    a few others.
+    """
+    if text.isascii():
+        return text
+    unseen = {ord(one): None for one in set(text) if unicodedata.category(one) == "Cf" or one in _NO_WIDTH}
+    return unicodedata.normalize("NFKC", text.translate(unseen) if unseen else text)
+
+
 def text_key(text: str | Document) -> int:
     """Hash of a text with its title, ignoring case and white space; of tokens, their `key` if they have one."""
     given = text.text if isinstance(text, Document) else text

@@ -37,6 +37,7 @@ from gemma4vec.training.engine.distributed import FollowedRun, World, leave_worl
 from gemma4vec.training.engine.made_from import ChangedInputError, Parts, check_parts, own_parts, parts_to_save
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
+from gemma4vec.training.estimate.step_record import store_steps
 from gemma4vec.training.job import STOPPED_BY, Job
 from gemma4vec.training.loop import resume_command, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
@@ -251,6 +252,9 @@ class Trainer:
                 self.background.end()
             raise
         self.stages_done.append(progress)
+        if self.world.size == 1:  # several processes share a step, so it tells nothing of a step here
+            compiled = self.built.encoder.backbone.compiled
+            store_steps(self.run, self.recipe, number, self.base.path, loaded, self.device, self.dtype, compiled)
         if progress.stopped and self.world.first and not self.run.events("stopped"):
             record_rule_stop(self.run, progress.stopped)
             self.run.event("stopped", stage=number, step=progress.step, reason=progress.stopped)

@@ -1,5 +1,6 @@
 """Tiny random models with real tokenizers, written to disk as a hub would deliver them."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,34 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_tiny(folder: Path, architecture: str = "gemma3", *, layers: int = 3, window: int = 8) -> Path:
-    """A random model of a family (a key of `BUILDERS`), with two layer types where it has them, and its tokenizer."""
+    """A random model of a family (a key of `BUILDERS`), with two layer types where it has them, and its tokenizer.
+
+    A process makes each once and keeps its files: hundreds of tests ask for the same.
+    """
+    key = (architecture, layers, window, torch.get_default_dtype(), *sorted(COMMON.items()))
+    if key not in _written:
+        with tempfile.TemporaryDirectory() as made:
+            _make_tiny(Path(made), architecture, layers, window)
+            files = {file.name: file.read_bytes() for file in Path(made).iterdir()}
+        _written[key] = files, torch.get_rng_state()
+    files, state = _written[key]
+    torch.set_rng_state(state)  # what a test draws next does not depend on the tests before it
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+_written: dict[tuple[Any, ...], tuple[dict[str, bytes], torch.Tensor]] = {}
+
+
+def _make_tiny(folder: Path, architecture: str, layers: int, window: int) -> None:
     torch.manual_seed(1)
     model = BUILDERS[architecture](layers, window)
     model.save_pretrained(folder)
     tokenizer = tiny_tokenizer()
     tokenizer._processor_class = PROCESSORS.get(architecture)
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 # What the tokenizers of multimodal models name in their configs.

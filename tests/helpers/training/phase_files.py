@@ -2,7 +2,7 @@
 
 import csv
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,13 +15,22 @@ from gemma4vec.text.prompts import Document
 COLUMNS = ("a_ids", "a_mask", "p_ids", "p_mask", "n_ids", "n_mask")
 
 
-def write_phase_files(folder: Path, rows: Sequence[Row], width: int = 16) -> None:
+def byte_ids(text: str) -> list[int]:
+    """Bytes above the special tokens, as the tiny tokenizer has them."""
+    return [10 + ord(letter) for letter in text]
+
+
+def write_phase_files(
+    folder: Path, rows: Sequence[Row], width: int = 16, ids_of: Callable[[str], list[int]] = byte_ids
+) -> None:
     """Write text.txt, triplets.csv, queries.db, pretokenized_queries.pt, pairs.jsonl.gz and the suite `dev`.
 
-    Token ids are bytes above the special tokens, as the tiny tokenizer has them.
+    Args:
+        width: of the tensors.
+        ids_of: token ids of a text, in the vocabulary of the base.
     """
     (folder / "text.txt").write_text("".join(f"{row.pos[0].text} {n}\n" for n, row in enumerate(rows)))
-    tokens = [[padded(text, width) for text in (row.query, row.pos[0].text, row.query[::-1])] for row in rows]
+    tokens = [[padded(text, width, ids_of) for text in (row.query, row.pos[0].text, row.query[::-1])] for row in rows]
     write_triplets(folder / "triplets.csv", [[list(part) for text in row for part in text] for row in tokens])
     write_queries(folder / "queries.db", [row.query for row in rows])
     ids, masks = (torch.tensor([row[0][part] for row in tokens]) for part in (0, 1))
@@ -31,9 +40,9 @@ def write_phase_files(folder: Path, rows: Sequence[Row], width: int = 16) -> Non
     write_small_suite(folder, "dev", "dev")
 
 
-def padded(text: str, width: int) -> tuple[list[int], list[int]]:
+def padded(text: str, width: int, ids_of: Callable[[str], list[int]] = byte_ids) -> tuple[list[int], list[int]]:
     """Token ids and mask, both of this width."""
-    ids = [10 + ord(letter) for letter in text[:width]]
+    ids = ids_of(text)[:width]
     rest = width - len(ids)
     return ids + [0] * rest, [1] * len(ids) + [0] * rest
 

@@ -11,8 +11,8 @@ from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.inspection.explain.explain_query import characters_read, explain_query
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.probes.word_scores import WordScores
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.token_counts import TokenCounter
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.retrieval.tokenize import tokenize_text
 from gemma4vec.text.prompts import Document
 

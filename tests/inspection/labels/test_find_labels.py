@@ -22,7 +22,7 @@ from gemma4vec.inspection.labels.judgments import (
     load_judgments,
     overlaid,
 )
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.ledger.suite_halves import split_halves
 
 SUBJECTS = [Subject(Bm25Model(), "bm25"), Subject(PlantedModel(), "planted")]
 

@@ -35,7 +35,7 @@ def test_what_is_not_asked_for_is_the_devices_own() -> None:
     asked = FastPaths(fused_rotary=False, fused_lora=True)
     assert fast_paths("cpu", asked) == replace(DEFAULTS["cpu"], fused_rotary=False)
     assert fast_paths("cuda", asked) == replace(DEFAULTS["cuda"], fused_lora=True)
-    assert set(FastPaths.model_fields) == set(vars(DEFAULTS["cpu"]))
+    assert {*FastPaths.model_fields, "single_rows"} == set(vars(DEFAULTS["cpu"]))
 
 
 def test_what_cannot_be_is_refused() -> None:
@@ -68,6 +68,20 @@ def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch
         assert sys.modules[type(backbone.model).__module__].rotate_half.__module__.startswith("gemma4vec") == on
         assert backbone.supports_last_token_only(layout) == on
         assert backbone.config._attn_implementation == (attention.NAME if on else "sdpa")
+    torch.testing.assert_close(states[True], states[False], rtol=0, atol=1e-4)
+
+
+def test_a_single_row_is_compiled_where_a_server_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace_only(monkeypatch)
+    layout = pack(texts()[:2], 16, 64, 0)[0]
+    assert layout.input_ids_RC.shape[0] == 1
+    states, attentions = {}, {}
+    for on in (True, False):
+        backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=2), causal=True, dtype=torch.float32)
+        backbone.fast = replace(DEFAULTS["cpu"], single_rows=on)
+        backbone.compile_layers()
+        states[on], attentions[on] = backbone(layout), backbone.config._attn_implementation
+    assert attentions == {True: attention.NAME, False: "sdpa"}
     torch.testing.assert_close(states[True], states[False], rtol=0, atol=1e-4)
 
 

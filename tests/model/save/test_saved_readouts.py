@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -87,7 +87,7 @@ def test_a_process_of_its_own_opens_it_by_the_name_of_the_class(saved: dict[str,
     source = str(Path(__file__).resolve().parents[3] / "src")
     environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(saved["echo"]), str(tmp_path / "v.npy")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = forked.run(command, env=environment, plain=True, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours = Embedder.load(saved["echo"], dtype="fp32").encode_query(["sort the tree"])
     assert lowest_cosine(ours, np.load(tmp_path / "v.npy")) >= 0.99999

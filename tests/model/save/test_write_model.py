@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -63,10 +63,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (root / "asked.json").write_text(json.dumps(asked))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", STRANGER, str(root / "asked.json")],
         cwd=root,
         env=environment,
+        plain=True,
         capture_output=True,
         text=True,
     )

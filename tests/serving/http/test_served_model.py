@@ -146,6 +146,21 @@ def test_warming_up_measures_a_rate(model: ServedModel) -> None:
     assert model.warm_up(256, compile_layers=False) > 1
 
 
+def test_warming_up_meets_every_kind_of_rectangle(tmp_path: Path) -> None:
+    run = save_tiny_run(tmp_path, (16,), attention="causal", readout={"name": "last_token"}, max_tokens=128)
+    model = open_served_model(ServerSettings(find_served_model(str(run)), dtype="fp32"))
+    seen = set()
+    whole = model.embedder._forward
+    model.embedder._forward = lambda layouts: (
+        [  # type: ignore[method-assign,assignment]
+            seen.add((one.input_ids_RC.shape[0] > 1, one.shared > 0)) for one in layouts
+        ]
+        and whole(layouts)
+    )
+    model.warm_up(256, compile_layers=False)
+    assert seen == {(False, False), (False, True), (True, False), (True, True)}
+
+
 def test_the_openai_client(model: ServedModel) -> None:
     async def calls() -> None:
         with running(model, default_input_type="query") as service:

@@ -1,6 +1,8 @@
 """`gemma4vec bench`: what it counts is right, what it measures adds up, and its advice is of the recipe at hand."""
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,15 @@ from gemma4vec.training.batches.micro_batches import lay_out_texts
 from gemma4vec.training.bench import benchmark as bench
 from gemma4vec.training.bench.advice import Observations, advise
 from gemma4vec.training.bench.time_split import PARTS, kind_of, shares, split
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rates_once() -> Iterator[None]:
+    """The machine's rates are measured at the first need: each measurement takes a second, and they do not change."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("matmul_rate", "memory_bandwidth"):
+            patch.setattr(bench, name, cache(getattr(bench, name)))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What the process holds: freed memory is kept while it trains, and counted on the device that does."""
 
 import ctypes
+import gc
 import platform
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import torch
 
 from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.training.engine import process_memory as memory
-from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes, release_memory
+from gemma4vec.training.engine.process_memory import (
+    keep_freed_memory,
+    peak_memory_bytes,
+    quick_collections,
+    release_memory,
+)
 
 _BLOCK = 256 << 20
 
@@ -41,3 +47,18 @@ def test_the_peak_is_that_of_the_device_that_trains(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 77)
     assert (peak_memory_bytes() == 77) is (device == "cuda")
+
+
+def test_what_a_caller_left_out_of_collections_stays_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each collection after a dry run would look through the libraries again, in a worker and in these tests."""
+    count, calls = [0], []
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: count[0])
+    for name in ("freeze", "unfreeze"):
+        monkeypatch.setattr(gc, name, lambda name=name: calls.append(name))
+    with quick_collections():
+        assert calls == ["freeze"]
+    assert calls == ["freeze", "unfreeze"]
+    count[0] = 5
+    with quick_collections():
+        pass
+    assert calls == ["freeze", "unfreeze", "freeze"]

@@ -20,7 +20,7 @@ from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import load_recipe
-from gemma4vec.training.estimate import dry_run as estimate_module
+from gemma4vec.training.estimate import shallow as shallow_module
 from gemma4vec.training.estimate.dry_run import Estimate, estimate, steps_of
 from gemma4vec.training.run import start_run, train_run
 
@@ -34,8 +34,8 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def estimated(file: Path, *changes: str) -> Estimate:
-    return estimate(load_recipe(file, list(changes)))
+def estimated(file: Path, *changes: str, measure_compiled: bool = False) -> Estimate:
+    return estimate(load_recipe(file, list(changes)), measure_compiled=measure_compiled)
 
 
 def test_no_weight_is_loaded(
@@ -234,13 +234,13 @@ def test_a_stage_of_another_kind_before_it_leaves_a_stage_its_rows(
         update={"name": "before", "task": schema.MaskedNextToken(kind="masked_next_token")}
     )
     seeds: dict[str, set[int]] = {"before": set(), recipe.stages[0].name: set()}
-    real = estimate_module.make_task
+    real = shallow_module.make_task
 
     def make_task(stage: schema.Stage, *arguments: Any, seed: int, **more: Any) -> Any:
         seeds[stage.name].add(seed)
         return real(stage, *arguments, seed=seed, **more)
 
-    monkeypatch.setattr(estimate_module, "make_task", make_task)
+    monkeypatch.setattr(shallow_module, "make_task", make_task)
     estimate(recipe.model_copy(update={"stages": (adaptation, *2 * recipe.stages)}))
     assert seeds == {"before": {recipe.seed}, recipe.stages[0].name: {recipe.seed, recipe.seed + 1}}
 
@@ -276,7 +276,7 @@ def test_where_the_compiler_gives_up_layers_are_measured_as_they_are(
         layer._compiled_call_impl = run
 
     monkeypatch.setattr(torch.nn.Module, "compile", gives_up)
-    stage = estimated(recipe_file, "stages.0.layout.compile=true").stages[0]
+    (stage,) = estimated(recipe_file, "stages.0.layout.compile=true", measure_compiled=True).stages
     assert not stage.compile.on and "compilation failed: a layer that cannot be traced" in stage.compile.reason
     assert stage.seconds_per_step > 0
 
@@ -294,7 +294,8 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
 
     monkeypatch.setattr(Backbone, "forward", forward)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **_: None)  # what is compiled is the same code
-    stage = estimated(recipe_file, "model.readout=last_token", "stages.0.layout.compile=true").stages[0]
+    changes = "model.readout=last_token", "stages.0.layout.compile=true"
+    (stage,) = estimated(recipe_file, *changes, measure_compiled=True).stages
     assert stage.compile.on and stage.seconds_per_step > 0
     assert asked and not any(asked)
 
@@ -305,7 +306,7 @@ def test_a_second_dry_run_measures_nothing(recipe_file: Path, monkeypatch: pytes
     def never(*_: object, **__: object) -> None:
         raise AssertionError("layers were measured")
 
-    monkeypatch.setattr(estimate_module, "measure_layers", never)
+    monkeypatch.setattr(shallow_module, "measure_layers", never)
     second = estimated(recipe_file, "stages.0.budget.steps=9")
     assert second.stages[0].measured == first.stages[0].measured and second.stages[0].steps == 9
     assert second.stages[0].memory == first.stages[0].memory

@@ -248,6 +248,10 @@ def test_a_suggester_is_the_only_stage() -> None:
     ("change", "message"),
     [
         ("model.max_tokens=30", "model.max_tokens: 30 leaves 0 tokens for a suggestion after "),
+        (
+            "stages.0.batch.document_tokens=8",
+            "stages.0.batch.document_tokens: 8 leaves 0 tokens for a suggestion",
+        ),
         ("stages.0.batch.rows=500", "stages.0.batch.rows: 500 pairs asked for, the data has "),
     ],
 )

@@ -142,11 +142,13 @@ def fanout_command(
         result = {**_write_walks(setting, target, outputs), "gate": gate.as_json()}
         emit(as_json, result, lambda found: f"{found['gate']['sentence']}\n{found['sentence']}")
         return
-    from gemma4vec.fanout.measure import measure_fanout
+    from gemma4vec.evaluation.scoring.evaluate import record_command_look
+    from gemma4vec.fanout.measure import METRIC, RECALL, measure_fanout
     from gemma4vec.machine.terminal import bars_by_stage
 
     with bars_by_stage("fanout") as report:
         measured = measure_fanout(setting, report=report)
+    record_command_look("fanout", embedder, opened, [METRIC, RECALL])
     about = {"model": embedder.name, "suite": opened.name, "n": n, "seed": seed, "gate": gate.as_json()}
     table = {**about, "walked": left_out, **measured}
     emit(as_json, table, _render_table)

@@ -57,9 +57,10 @@ def privacy_command(
     from gemma4vec.api.scoring import open_scorer
     from gemma4vec.cli.inversion.dev_suite import open_dev_suite
     from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.scoring.evaluate import record_command_look
     from gemma4vec.evaluation.scoring.guards import check_allowed
     from gemma4vec.inversion.held_out import split_texts
-    from gemma4vec.inversion.privacy import encode_all, measure_privacy
+    from gemma4vec.inversion.privacy import METRIC, encode_all, measure_privacy
     from gemma4vec.machine.terminal import bars_by_stage
 
     opened = open_dev_suite(suite)
@@ -70,6 +71,7 @@ def privacy_command(
     with bars_by_stage("privacy") as report:
         encoded = encode_all(embedder, opened, split, as_queries=role == "query", report=report)
         measured = measure_privacy(encoded, opened, split, seed=seed, report=report)
+    record_command_look("privacy", embedder, opened, [METRIC])
     result = {"model": embedder.name, "suite": opened.name, "as": role, "seed": seed, **measured}
     if html is not None:
         from gemma4vec.report.privacy_page import write_privacy_page

@@ -1,13 +1,15 @@
 """Sources that are built before they are read: pairs from code or documents, with their suites."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from gemma4vec.data.documents.build_documents import DocumentData, load_or_build_documents
-from gemma4vec.data.documents.document_rows import Settings
 from gemma4vec.data.pycode.build import load_or_build_pycode
+from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.files import home
 from gemma4vec.recipe.sources import BuiltSource, DocumentsSource, PycodeSource
+
+if TYPE_CHECKING:
+    from gemma4vec.data.documents.build_documents import DocumentData
 
 
 class Built(NamedTuple):
@@ -35,12 +37,28 @@ def build_source(source: BuiltSource) -> Built:
     return Built(code.train, code.dev, code.test, code.manifest["warnings"])
 
 
-def build_documents_of(source: DocumentsSource) -> DocumentData:
+def sample_source(source: BuiltSource) -> PyCodeSample | None:
+    """Return some of the rows that would be built; None: they are built already, or quickly, or a list names rows.
+
+    Raises:
+        InputError: there is nothing to build from.
+    """
+    if not isinstance(source, PycodeSource) or source.drop is not None or source.repeat is not None:
+        return None
+    folder = Path(source.path).expanduser() if source.path else None
+    return sample_pycode(home() / "data", folder=folder, negatives=source.negatives)
+
+
+def build_documents_of(source: DocumentsSource) -> "DocumentData":
     """Return the data of a source of documents.
 
     Raises:
         InputError: as `data.documents.build_documents.load_or_build_documents`.
     """
+    # Readers of PDF, HTML and notebooks take half a second to import.
+    from gemma4vec.data.documents.build_documents import load_or_build_documents
+    from gemma4vec.data.documents.document_rows import Settings
+
     queries = Path(source.queries).expanduser() if source.queries else None
     settings = Settings(queries, source.pairs, source.sentences, source.negatives)
     return load_or_build_documents(Path(source.path).expanduser(), settings, home() / "data")

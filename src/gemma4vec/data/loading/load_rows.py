@@ -10,7 +10,7 @@ from typing import Any
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
 from gemma4vec.data.batching.repeated_rows import read_repeats, repeat_rows
 from gemma4vec.data.batching.short_rows import leave_out_short_rows
-from gemma4vec.data.loading.built_sources import build_source
+from gemma4vec.data.loading.built_sources import build_source, sample_source
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, format_share, parse_rows
 from gemma4vec.data.sources.drops import apply_drops, read_drops
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 # Sources with more bytes become a memory-mapped store (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
 SHOWN_KEYS = 20
+# Key of a source's facts: its rows are a sample, of which files.
+SAMPLED = "sampled"
 # Keys of a source that decide which rows its files contain.
 READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop", "pair_with_itself")
 
@@ -75,7 +77,9 @@ class SourceRows:
     revision: str = ""
 
 
-def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, hard_negatives: int = 0) -> TrainingData:
+def load_sources(
+    sources: Sequence[Source], mixture: Mixture | None = None, *, hard_negatives: int = 0, sample: bool = False
+) -> TrainingData:
     """Read every source of a stage.
 
     Args:
@@ -83,6 +87,8 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, h
         mixture: how they are mixed.
         hard_negatives: negatives that each row needs. The few rows with fewer are left out and counted
             (`data.batching.short_rows`).
+        sample: of a source that takes minutes to build and is not built yet, read a sample; its facts say so
+            (`SAMPLED`), and it has no suites.
 
     Raises:
         InputError: two sources have one name, a file cannot be read, or too many rows are bad.
@@ -96,7 +102,11 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, h
     texts: list[Part] = []
     for source in sources:
         path = source.path
-        if isinstance(source, BuiltSource):
+        drawn = sample_source(source) if sample and isinstance(source, BuiltSource) else None
+        if drawn is not None:
+            some = drawn.rows[: source.max_rows]
+            path, read = str(drawn.path), SourceRows(some, content_hash=content_hash(some))
+        elif isinstance(source, BuiltSource):
             built = build_source(source)
             for warning in built.warnings:
                 logger.warning(f"{source.name}: {warning}")
@@ -111,6 +121,8 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, h
         else:
             rows.append((source, read.rows))
         loaded.sources[source.name] = _facts(source, path, read)
+        if drawn is not None:
+            loaded.sources[source.name][SAMPLED] = {"files": drawn.files, "of": drawn.all_files}
         _report(source, read)
     mixture = mixture or Mixture()
     shares = compute_shares(

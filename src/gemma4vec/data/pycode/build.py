@@ -135,14 +135,29 @@ def load_or_build_pycode(
     Raises:
         InputError, WorkError: as `build_pycode`.
     """
+    out, files = locate_pycode(data, folder=folder, held_out=held_out, negatives=negatives)
+    if (out / "manifest.json").is_file():
+        return load_pycode(out)
+    return _build(out, files, folder, held_out, negatives, None)
+
+
+def locate_pycode(
+    data: Path | None = None,
+    *,
+    folder: Path | None = None,
+    held_out: Sequence[str] | None = None,
+    negatives: int = 4,
+) -> tuple[Path, list[SourceFile]]:
+    """(the folder for the code in its present state, the files that it is built from); it need not be built yet.
+
+    Raises:
+        InputError: there are no Python files.
+    """
     data = home() / "data" if data is None else Path(data)
     files = find_environment_files() if folder is None else find_folder_files(Path(folder))
     settings = json.dumps([FORMAT, held_out, negatives, str(folder and Path(folder).resolve())])
     versions = json.dumps(installed_versions()) if folder is None else ""
-    out = data / f"pycode-{hash_files(files, settings, versions)[:16]}"
-    if (out / "manifest.json").is_file():
-        return load_pycode(out)
-    return _build(out, files, folder, held_out, negatives, None)
+    return data / f"pycode-{hash_files(files, settings, versions)[:16]}", files
 
 
 def load_pycode(path: Path) -> PyCode:
@@ -171,10 +186,7 @@ def _build(
     extracted = extract_files(files, processes)
     clock.lap("extract")
     logger.info(f"finding near-duplicates among {len(extracted.functions)} functions")
-    if folder is None:
-        split = split_environment(extracted.functions, HELD_OUT if held_out is None else held_out)
-    else:
-        split = split_folder(extracted.functions, held_out)
+    split = split_functions(extracted.functions, folder, held_out)
     clock.lap("split")
     test = _make_suite("pycode-test", split.test, split.answers, TEST_QUERIES, None)
     dev = _make_suite("pycode-dev", split.dev, split.answers, DEV_QUERIES, DEV_DOCUMENTS)
@@ -184,9 +196,7 @@ def _build(
             f"{where}: no held-out function has a docstring sentence to use as a query; "
             f"hold out other packages than {', '.join(split.test_units) or 'none'}, or use a folder with more code"
         )
-    with_query = [function for function in split.train if function.query]
-    rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in with_query]
-    rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code)
+    rows = training_rows(split, negatives)
     clock.lap("mine")
     manifest = _make_manifest(extracted, split, test, dev, rows, held_out, folder)
     logger.info("writing")
@@ -201,6 +211,20 @@ def _build(
         manifest["seconds"] = clock.laps
         write_json(made / "manifest.json", manifest)
     return load_pycode(out)
+
+
+def split_functions(functions: Sequence[Function], folder: Path | None, held_out: Sequence[str] | None) -> Split:
+    """Split the functions of the environment, or of a folder, into test, dev and train."""
+    if folder is None:
+        return split_environment(functions, HELD_OUT if held_out is None else held_out)
+    return split_folder(functions, held_out)
+
+
+def training_rows(split: Split, negatives: int) -> list[Row]:
+    """Make rows of the functions to train on, with hard negatives mined among them."""
+    with_query = [function for function in split.train if function.query]
+    rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in with_query]
+    return mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code)
 
 
 class _Clock:

@@ -24,12 +24,16 @@ from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
+from gemma4vec.ledger.suite_contents import Halves
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.reading.names import as_name, check_name
 from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.text.prompts import Document
 
 _BREAKS = re.compile(r"[\t\n\r]")
 
+# Of a sample on disk: {"name", "fingerprint"} of the whole suite, and its halves as "halves_of" and "sealed_from".
+SAMPLED_FROM = "sampled_from.json"
 OPTIONS: dict[str, tuple[object, ...] | type] = {
     "name": str,
     "role": ("dev", "final", None),
@@ -62,6 +66,7 @@ class RetrievalSuite:
             the folder that the model was made for; then training data touches a query by its own words only.
         units: for each document the id of the one that stands for it. Documents of one unit are parts of a whole, found
             once, at the rank of its best part; judgments name the one that stands for it. None: no parts.
+        halves: of the suite that it is a sample of, which decide what is sealed of its queries; None: its own.
     """
 
     name: str
@@ -79,6 +84,7 @@ class RetrievalSuite:
     source: dict[str, Any] | None = None
     units: list[str] | None = None
     documents_in_training: bool = False
+    halves: Halves | None = None
 
     options: ClassVar[frozenset[str]] = COMMON_OPTIONS | {"kind", "max_queries", "max_documents"}
 
@@ -156,7 +162,23 @@ def load_suite(path: Path) -> RetrievalSuite:
     suite = make_suite(name, corpus, queries, qrels, options, counts, judgments)
     if units:
         suite.units = _check_units(units, suite, path)
+    suite.halves = _read_halves(path / SAMPLED_FROM)
     return suite
+
+
+def _read_halves(file: Path) -> Halves | None:
+    """Those of the suite that this one is a sample of, if it is one; older versions did not write them.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        found = load_own_json(file)
+        return Halves(str(found["halves_of"]), str(found["sealed_from"])) if "sealed_from" in found else None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); sample the suite again") from error
 
 
 def make_suite(

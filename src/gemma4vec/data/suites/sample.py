@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.ledger.suite_contents import split_order
 
 
 def sample_suite(
@@ -18,7 +19,8 @@ def sample_suite(
 ) -> RetrievalSuite:
     """Return a fixed sample, which depends on ids and `seed` but not on the order in the files.
 
-    Fewer documents make a task easier, so a sample has its own name and is never compared with the whole suite.
+    Fewer documents make a task easier, so a sample has its own name and is never compared with the whole suite. Its
+    sealed queries are those that the whole suite seals.
 
     Args:
         suite: the suite to sample from.
@@ -60,6 +62,7 @@ def sample_suite(
             for i in query_rows
         },
         units=None if suite.units is None else [suite.units[i] for i in corpus_rows],
+        halves=suite.halves or split_order(suite.fingerprint, suite.query_ids),
     )
 
 

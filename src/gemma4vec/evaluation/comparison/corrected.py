@@ -30,6 +30,7 @@ from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.ledger import Ledger, open_ledger
 from gemma4vec.ledger.suite_contents import find_copies
+from gemma4vec.ledger.suite_halves import withheld_items
 from gemma4vec.statistics.equivalence import Equivalence
 from gemma4vec.statistics.multiplicity import Correction, adjust, decision_levels
 from gemma4vec.statistics.seeds import SeedInterval
@@ -135,6 +136,8 @@ def compare_groups(
             for pair, mean in zip(pairs, means, strict=True)
         ]
     levels = decision_levels(len(pairs), correction, family.size)
+    whole = means[0][0]
+    withheld = withheld_items(whole.settings.get("suite") or {}, whole.keys)
     alone = [
         _compare_uncorrected(
             one.a,
@@ -147,6 +150,7 @@ def compare_groups(
             levels=levels,
             seeds=one.seeds,
             allow_different_settings=True,
+            withheld=withheld,
         )
         for one in prepared
     ]

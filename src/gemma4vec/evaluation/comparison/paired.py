@@ -4,7 +4,7 @@
 that take the family's size from the ledger.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -70,7 +70,8 @@ class Comparison:
         cautions: what the figures must not be shown without, one sentence each.
         kind: of the suite's tasks.
         wins, losses, ties: queries where A is above, below, equal to B.
-        largest_wins, largest_losses: queries with the largest differences.
+        largest_wins, largest_losses: queries with the largest differences, of those that may be shown.
+        withheld: queries of which these name none: sealed, here or in another suite, or of a final suite.
         differing_settings: setting -> (A's value, B's value), for settings that both have and that differ.
         family: the family counted in the ledger; None without correction.
     """
@@ -100,6 +101,7 @@ class Comparison:
     family: ComparisonFamily | None = None
     scope: Scope | None = None
     cautions: tuple[str, ...] = ()
+    withheld: int = 0
 
     @property
     def difference(self) -> float:
@@ -125,6 +127,11 @@ class Comparison:
         lines = [self.scope.sentence] if self.scope else []
         return [*lines, *([self.touched.sentence()] if self.touched else []), *self.cautions]
 
+    def withheld_words(self) -> str:
+        """Say which queries the largest differences do not name."""
+        why = "sealed, here or in a suite that shares them, or of a final suite"
+        return f"the largest differences name none of {self.withheld:,} queries: they are {why}"
+
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
         plain = {**asdict(self), "difference": self.difference, "direction": "A - B", "sentence": self.sentence()}
@@ -146,6 +153,7 @@ def _compare_uncorrected(
     levels: Sequence[float] | None = None,
     seeds: SeedInterval | None = None,
     allow_different_settings: bool = False,
+    withheld: Collection[tuple[str, str]] = (),
 ) -> Comparison:
     """Compare two results on the same suite; the difference is A - B.
 
@@ -162,6 +170,7 @@ def _compare_uncorrected(
         levels: values that an uncorrected p is compared with; None: that of the smallest p of the family.
         seeds: interval of A - B for means of several runs; it replaces Student's if it covers seeds.
         allow_different_settings: compare even if the models truncate texts at different lengths.
+        withheld: (task, query id) that the largest differences must not name (`ledger.suite_halves`).
 
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
@@ -175,7 +184,8 @@ def _compare_uncorrected(
     interval, test, same = found.interval, found.test, found.same
     values_a, values_b = found.values_a, found.values_b
     (adjusted,) = adjust([evidence(test, seeds)], "none" if family == 1 else "holm", family)
-    wins, losses = _largest(keys, values_a, values_b)
+    shown = np.array([row for row, key in enumerate(keys) if key not in withheld], dtype=np.int64)
+    wins, losses = _largest([keys[row] for row in shown.tolist()], values_a[shown], values_b[shown])
     return Comparison(
         a=a.model,
         b=b.model,
@@ -206,6 +216,7 @@ def _compare_uncorrected(
         lower_is_better=lower,
         kind=a.kind,
         seeds=seeds,
+        withheld=len(keys) - len(shown),
     )
 
 

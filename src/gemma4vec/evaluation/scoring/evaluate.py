@@ -171,6 +171,35 @@ def _score(
     return _score_rows(model, task, progress=progress)
 
 
+def record_command_look(
+    command: str,
+    model: TextEmbedder | Ranker,
+    suite: AnySuite,
+    metrics: Sequence[str],
+    *,
+    variant: str = "",
+) -> None:
+    """Record that a command has scored a model on a suite by itself, before it shows a score.
+
+    Args:
+        command: its name, such as "export"; the look's record has it as `by`.
+        metrics: what it shows.
+        variant: what was made of the model and scored, such as "q8_0"; it counts as another model.
+    """
+    owner, named = find_owner(model), f" ({variant})" if variant else ""
+    weights: str | None = getattr(model, "weights", None)
+    settings = {
+        "model_fingerprint": f"{model.fingerprint}{f' {variant}' if variant else ''}",
+        **({"model_weights": weights} if weights and not variant else {}),
+        "suite": describe_suite(suite),
+        "created": now(),
+        "look": new_id(),
+        "run": owner.ids,
+        "by": command,
+    }
+    record_look(f"{model.name}{named}", suite.name, settings, metrics, _contents(suite))
+
+
 def _contents(suite: AnySuite | MtebSuite) -> list[Record]:
     """Return the record of the suite's texts that the ledger lacks, by which it is recognized under another name."""
     with at_the_cost_of_a_warning(f"the texts of {suite.name}"):

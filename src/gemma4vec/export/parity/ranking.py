@@ -10,15 +10,19 @@ from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.scoring.evaluate import record_command_look
 from gemma4vec.evaluation.scoring.vector_ranking import score_vectors
 from gemma4vec.export.runtimes.job import Vectors
 from gemma4vec.export.source import Source
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.model.inference.truncated_embedder import TruncatedEmbedder
 from gemma4vec.statistics.equivalence import equivalence_test
+from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.monitoring.background_eval import dev_suite_of
 
 METRIC = "ndcg@10"
 QUERIES, DOCUMENTS = 200, 600
+SAME_MODEL = ("f32", "f16")  # number types whose limits say that the export is the model
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,22 @@ def _of_run(source: Source) -> RetrievalSuite:
     if source.run is None or not noted:
         raise InputError(f"{source.name} names no dev suite on which to compare rankings; name one with --suite")
     return dev_suite_of(source.run, max(map(int, noted)))
+
+
+def record_ranking(command: str, source: Source, suite: RetrievalSuite, *, dtype: str, dimension: int) -> None:
+    """Record that the model, and what was made of it, were scored on the suite.
+
+    An export in f32 or f16 is the model. One of fewer bits is another model, as it is for `eval`.
+
+    Args:
+        command: that compares them.
+        dtype, dimension: of the export; the model is scored on as many dimensions.
+    """
+    model = source.embedder
+    cut: TextEmbedder = model if dimension == model.dimension else TruncatedEmbedder(model, dimension)
+    record_command_look(command, cut, suite, [METRIC])
+    if dtype not in SAME_MODEL:
+        record_command_look(command, cut, suite, [METRIC], variant=dtype)
 
 
 def document_texts(suite: RetrievalSuite) -> list[str]:

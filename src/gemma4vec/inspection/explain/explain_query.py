@@ -19,9 +19,9 @@ from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.kinds import k_occurrence
 from gemma4vec.inspection.probes.word_scores import WordScores
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.inspection.token_counts import TokenCounter, token_counter
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import sealed_half, shown_half
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 
@@ -77,10 +77,10 @@ def explain_query(
     if query_id not in suite.query_ids:
         raise InputError(f"{suite.name} has no query '{query_id}'; queries.parquet of an inspection lists them")
     row = suite.query_ids.index(query_id)
-    sealed_N = split_halves(suite.fingerprint, suite.query_ids)
+    sealed_N = sealed_half(suite)
     if sealed_N is not None and sealed_N[row]:
         raise InputError(f"query '{query_id}' is in the sealed half of {suite.name}; explain one of the discovery half")
-    if not shown_queries(suite.fingerprint, suite.query_ids, suite.queries)[row]:
+    if not shown_half(suite)[row]:
         raise InputError(f"query '{query_id}' is in the sealed half of another suite that has it; explain another one")
     known = set(suite.corpus_ids)
     if not any(grade >= 1 and key in known for key, grade in suite.qrels[query_id].items()):

@@ -22,8 +22,8 @@ from gemma4vec.inspection.inspect import steps_of
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.kinds import failed
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import sealed_half, shown_half
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 
 MOST = 100
@@ -89,19 +89,19 @@ def find_flips(
         most: queries in the list; all are counted. Queries that are sealed in another suite are not in it.
 
     Raises:
-        InputError: a final suite, one model on both sides, or one query; as `evaluate`.
+        InputError: a final suite, one model on both sides, or no sealed query; as `evaluate`.
     """
     check_choice("inspect flips shows single queries", suite)
     same = {one.model.fingerprint for one in a} & {one.model.fingerprint for one in b}
     if same:
         raise InputError("inspect flips: one model is on both sides; name two")
-    sealed_N = split_halves(suite.fingerprint, suite.query_ids)
+    sealed_N = sealed_half(suite)
     if sealed_N is None:
-        raise InputError(f"{suite.name} has one query and no halves; there is nothing to list")
+        raise InputError(f"{suite.name} has no sealed query; there is nothing to list")
     metric = suite.metric or "ndcg@10"
     sides = [[_read(one, suite, progress) for one in side] for side in (a, b)]
     values_RN = [np.array([one.values(metric) for one in side]) for side in sides]
-    shown_N = shown_queries(suite.fingerprint, suite.query_ids, suite.queries)
+    shown_N = shown_half(suite)
     found = _listed(suite, metric, sides, values_RN, np.flatnonzero(~sealed_N), shown_N, most)
     return {
         "a": _side(a),

@@ -23,8 +23,8 @@ from gemma4vec.inspection.labels.judgments import (
     overlaid,
 )
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import sealed_half, shown_half
 
 QUEUE, ABOUT = "queue.jsonl", "labels.json"
 
@@ -46,10 +46,10 @@ def find_labels(
         raise InputError("inspect labels: name two different models or more; one alone agrees with itself")
     check_writable(out)
     _refuse_lost_grades(out / QUEUE, suite)
-    sealed_N = split_halves(suite.fingerprint, suite.query_ids)
+    sealed_N = sealed_half(suite)
     open_N = np.ones(len(suite.queries), dtype=bool) if sealed_N is None else ~sealed_N
     readings = {one.model.name: _read(one, suite, progress) for one in subjects}
-    shown_N = shown_queries(suite.fingerprint, suite.query_ids, suite.queries)
+    shown_N = shown_half(suite)
     flagged = find_doubtful(suite, readings, shown_N)
     judged = load_judgments(suite)
     changed = overlaid(suite, judged)

@@ -53,13 +53,20 @@ def chosen_probes(words: str) -> list[str]:
 
 
 def probe_model(
-    model: TextEmbedder, suite: RetrievalSuite, steps: Steps, rows: Sequence[int], names: Sequence[str], seed: int = 0
+    model: TextEmbedder,
+    suite: RetrievalSuite,
+    steps: Steps,
+    rows: Sequence[int],
+    names: Sequence[str],
+    seed: int = 0,
+    mark: str = "",
 ) -> dict[str, Any]:
     """The contents of `probes.json`: the probes, and their figures in order. Each probe is a step of its own.
 
     Args:
         rows: places of the queries that may be used: of the discovery half.
         names: of probes, as `chosen_probes` returns them.
+        mark: what the names of the steps end with; other rows have another one.
     """
     tokenize = lru_cache(maxsize=CACHED)(choose_tokenizer([whole_text(one) for one in suite.corpus], code=suite.code))
     material = Material(suite, rows, tokenize, token_counter(model), seed)
@@ -74,7 +81,7 @@ def probe_model(
         for number, name in enumerate(names):
             bar(number, len(names))
             run = partial(_packed, name, model, material, words)
-            probes.append(unpack(steps.take(f"probe-{name}-{seed}", run)))
+            probes.append(unpack(steps.take(f"probe-{name}-{seed}{mark}", run)))
     return {"probes": probes, "figures": in_order(probes)}
 
 

@@ -30,11 +30,11 @@ from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.reading import read_model
 from gemma4vec.inspection.remedy.claims import claim_of
 from gemma4vec.inspection.remedy.judge import REFUTED, VERIFIED, Judgment, detectable_effect, judge_claim
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.topics.space import with_topics
 from gemma4vec.ledger.recording import decide
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import sealed_half
 from gemma4vec.recipe.stop_rule import Claim
 
 Floats = npt.NDArray[np.float64]
@@ -126,9 +126,9 @@ def verify(
         refuse_spent(rule, suite.name, verdicts(contents).get(key))
         columns, _, _ = describe_queries(against[0], suite, steps_of(against[0], contents))
         columns = with_topics(columns, predicate, suite.queries)
-        sealed_N = split_halves(contents, suite.query_ids)
+        sealed_N = sealed_half(suite)
         if sealed_N is None:
-            raise InputError(f"{suite.name} has one query and no halves; a remedy needs more")
+            raise InputError(f"{suite.name} has no sealed query; a remedy needs more")
         mask_N = predicate.mask(columns)
         scores = {
             side: np.mean([_values(one, suite, claim.metric, progress) for one in subjects], axis=0)

@@ -24,6 +24,8 @@ class FastPaths:
         flex_attention: block-sparse attention, which skips blocks between documents (`model.backbone.attention`); also
             for uncompiled layers.
         keep_freed_memory: the allocator keeps freed memory for the next step (`training.engine.process_memory`).
+        single_rows: compiled layers also take rectangles of one row, by graphs of their own. No recipe asks for it: it
+            pays in a server, whose queries are short and few, and which compiles once before it is ready.
     """
 
     matmul_attention: bool
@@ -33,6 +35,11 @@ class FastPaths:
     last_token_layer: bool
     flex_attention: bool
     keep_freed_memory: bool
+    single_rows: bool = False
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether compiled layers take rectangles of this height and width; the width 1 would need one more graph."""
+        return min(shape) > 1 or (self.single_rows and shape[1] > 1)
 
 
 # Used where a recipe says auto. The CPU's are measured (benchmarks/results/switches-*). The GPU's are not: they are the

@@ -40,8 +40,13 @@ class DecoderFrame:
     closing: int
 
     @classmethod
-    def of(cls, tokenizer: TextTokenizer, prefix_tokens: int, max_tokens: int) -> "DecoderFrame":
+    def of(
+        cls, tokenizer: TextTokenizer, prefix_tokens: int, max_tokens: int, key: str = "model.max_tokens"
+    ) -> "DecoderFrame":
         """The frame of a base's tokenizer; `max_tokens` counts all that the decoder reads.
+
+        Args:
+            key: of the recipe that sets the limit, for the error.
 
         Raises:
             InputError: no token ends a text, or `max_tokens` leaves a text fewer than 4 tokens.
@@ -52,7 +57,7 @@ class DecoderFrame:
         room = max_tokens - len(opening) - prefix_tokens
         if room < _SHORTEST:
             raise InputError(
-                f"model.max_tokens: {max_tokens} leaves {max(0, room)} tokens for a text after {prefix_tokens} soft "
+                f"{key}: {max_tokens} leaves {max(0, room)} tokens for a text after {prefix_tokens} soft "
                 f"tokens; give at least {len(opening) + prefix_tokens + _SHORTEST}"
             )
         end = int(tokenizer.closing_id)

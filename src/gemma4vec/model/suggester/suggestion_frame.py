@@ -44,8 +44,13 @@ class SuggestionFrame:
     closing: int
 
     @classmethod
-    def of(cls, tokenizer: TextTokenizer, reading: Reading, max_tokens: int) -> "SuggestionFrame":
+    def of(
+        cls, tokenizer: TextTokenizer, reading: Reading, max_tokens: int, key: str = "model.max_tokens"
+    ) -> "SuggestionFrame":
         """The frame of a base's tokenizer; `max_tokens` counts all that the suggester reads and writes.
+
+        Args:
+            key: of the recipe that sets the limit, for the error.
 
         Raises:
             InputError: no token ends a text, or `max_tokens` leaves a text fewer than 4 tokens.
@@ -61,7 +66,7 @@ class SuggestionFrame:
         before += reading.titles * (len(title) + reading.title_tokens)
         if max_tokens - before < _SHORTEST:
             raise InputError(
-                f"model.max_tokens: {max_tokens} leaves {max(0, max_tokens - before)} tokens for a suggestion after "
+                f"{key}: {max_tokens} leaves {max(0, max_tokens - before)} tokens for a suggestion after "
                 f"{before} of the query and {reading.titles} titles; give at least {before + _SHORTEST}"
             )
         end, room = int(tokenizer.closing_id), max_tokens - before

@@ -10,8 +10,7 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.paired import QueryDifference, largest_differences
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.inspection.sealed import shown_queries
-from gemma4vec.ledger.suite_halves import hidden_words
+from gemma4vec.ledger.suite_halves import hidden_words, shown_queries
 from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, label, shorten, suite_folder
 
 SHOWN, RELEVANT_SHOWN = 5, 3

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +159,10 @@ class ServedModel:
         """
         if compile_layers:
             self.embedder.compile()
+            backbone = self.embedder.encoder.backbone
+            backbone.fast = replace(backbone.fast, single_rows=True)  # a query alone is a rectangle of one row
         generator = random.Random(0)
+        alike = " ".join(generator.choices(_WORDS, k=12))  # texts share a beginning where a model has no prompts, too
 
         def texts(count: int, words: int, role: str) -> list[Tokens]:
             own = [" ".join(generator.choices(_WORDS, k=max(1, words))) for _ in range(count)]
@@ -166,12 +170,13 @@ class ServedModel:
                 "query": self.prompts.for_query,
                 "document": self.prompts.for_document,
                 "none": lambda text: Prompted("", text),
+                "alike": lambda text: Prompted("", f"{alike} {text}"),
             }[role]
             return [text.tokens for text in self.read([prompted(text) for text in own])]
 
         limit, full = self.max_tokens, max(1, batch_tokens // 60)
         kinds = ((1, 4), (2, 3), (3, 40), (16, 20), (2, min(limit, 300)), (1, limit), (full, 40))
-        for role in ("query", "document", "none"):
+        for role in ("query", "document", "none", "alike"):
             for count, words in kinds:
                 self.encode(texts(count, words, role))
         rate = 1.0

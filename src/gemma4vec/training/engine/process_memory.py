@@ -39,12 +39,15 @@ def quick_collections() -> Iterator[None]:
     """What is there now is left out of collections of garbage.
 
     Half a second of each goes into the two million objects of imported libraries, and a dry run collects ten times.
+    What the caller had left out stays so afterwards.
     """
+    frozen = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 def release_memory() -> None:

@@ -22,7 +22,8 @@ from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.layer_meter import LayerMeter, Place
 from gemma4vec.training.prepare_model import compile_for_training
 
-_MEASURED_BATCHES = 4
+# Batches that are measured, after the first one ran once more to warm up; quickly, the counting pass warms up.
+_MEASURED_BATCHES, _QUICK_BATCHES = 4, 3
 Costs = dict[tuple[Kind | None, bool], float]
 
 
@@ -64,15 +65,17 @@ def measure_layers(
     compile: CompileChoice,
     checkpointing: Literal["selective"] | bool,
     decoder: Decoder | None = None,
+    quick: bool = False,
 ) -> LayerCosts:
     """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time and memory.
 
     `kinds` are those of the model's layers, then those of the task's `decoder`. Costs are for a cell of either side.
+    `quick` takes fewer steps, for costs that are not used as they are.
     """
     backbone = built.encoder.backbone
     built.encoder.train()
     meter = LayerMeter(backbone, [kind[-1] for kind in kinds], decoder)
-    batches = list(islice(task.batches(0), _MEASURED_BATCHES))
+    batches = list(islice(task.batches(0), _QUICK_BATCHES if quick else _MEASURED_BATCHES))
     batch = batches[0]
 
     def kept() -> Costs:
@@ -118,17 +121,22 @@ def measure_layers(
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
         steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
 
+    is_warm = quick and checkpointing is False and not compile.on  # by the pass that counted
+    if not is_warm:
+        step(batches[0])
+        passes.clear()
+        updates.clear()
+        steps_cells.clear()
     peak_bytes = _rise(step, batches)
-    warm = passes[1:]  # the first step warms up
     return LayerCosts(
         compile=compile,
         seconds={
-            place: statistics.median(each[place] for each in warm if place in each)
-            for place in dict.fromkeys(place for each in warm for place in each)
+            place: statistics.median(each[place] for each in passes if place in each)
+            for place in dict.fromkeys(place for each in passes for place in each)
         },
         kept_bytes=as_run,
         eager_kept_bytes=eager,
-        optimizer_seconds=statistics.median(updates[1:]),
+        optimizer_seconds=statistics.median(updates),
         optimizer_parameters=sum(p.numel() for p in optimizer.parameters.values()),
         peak_bytes=peak_bytes,
         peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),
@@ -139,10 +147,9 @@ def measure_layers(
 def _rise(step: Callable[[Any], None], batches: Sequence[Any]) -> int | None:
     """Rise of memory over steps in bytes, fragments and libraries' buffers included.
 
-    The first batch runs once before, since what it allocates for good (such as code for new shapes) belongs to the
-    process. Several batches, because pieces that the allocator keeps from one shape fit the next one badly.
+    A batch has run once before, since what it allocates for good (such as code for new shapes) belongs to the process.
+    Several batches, because pieces that the allocator keeps from one shape fit the next one badly.
     """
-    step(batches[0])
     release_memory()
     before = memory_now()
     watched = start_peak()

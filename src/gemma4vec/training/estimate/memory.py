@@ -5,7 +5,7 @@ only the inputs of the layers do, and one layer at a time is computed again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemma4vec.machine.memory import GB
 from gemma4vec.model.backbone.meta_model import Kind
@@ -46,6 +46,17 @@ class Memory:
     def peak(self) -> float:
         """All parts."""
         return self.weights + self.optimizer + self.activations + self.fragments + self.working + self.framework
+
+    def scaled_to(self, peak: float) -> "Memory":
+        """The same with another peak, which a training had: the parts that are estimated change alike."""
+        estimated = self.activations + self.fragments + self.working
+        factor = max(0.0, peak - (self.peak - estimated)) / estimated if estimated else 1.0
+        return replace(
+            self,
+            activations=factor * self.activations,
+            fragments=factor * self.fragments,
+            working=factor * self.working,
+        )
 
 
 def training_memory(

@@ -21,6 +21,7 @@ from gemma4vec.machine.versions import installed_version
 from gemma4vec.model.backbone.compilation import CompileChoice
 from gemma4vec.reading.json_values import JsonError, load_json
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.part import Part
 from gemma4vec.training.estimate.layers import Costs, LayerCosts
 
 logger = logging.getLogger(__name__)
@@ -40,21 +41,54 @@ def costs_file(
     *,
     device: str,
     dtype: torch.dtype,
-    compiled: bool,
+    compiled: bool | str,
 ) -> Path:
     """The file of a measurement.
 
     Args:
         config: the base's configuration as JSON values.
-        rows: what the stage's sources hold, with a hash of each (`TrainingData.sources`).
-        compiled: whether layers are compiled.
+        rows: what the stage's sources hold (`TrainingData.sources`).
+        compiled: whether layers are compiled; or a word for another way to measure them.
     """
     settings = stage.model_dump(mode="json", exclude={"name", "budget", "evaluation", "optimizer"})
+    own = [recipe.model.model_dump(mode="json"), settings, _own(config), _contents(rows)]
+    return _file("", [*own, *_here(device, dtype), compiled, _MEASURED])
+
+
+def shares_file(
+    recipe: schema.Recipe, stage: schema.Stage, config: Mapping[str, Any], *, device: str, dtype: torch.dtype
+) -> Path:
+    """The file of what compiled layers cost, compiled over uncompiled: of any rows, readout, task and batch."""
+    model, layout = recipe.model, stage.layout
+    settings = [model.attention, model.lora, model.train, layout.fast_paths]
+    rows = [layout.kind, layout.row_tokens, layout.gradient_checkpointing]
+    values = [part.model_dump(mode="json") if isinstance(part, Part) else part for part in settings]
+    return _file("shares-", [values, rows, _own(config), *_here(device, dtype)])
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the folder that it was read from."""
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")}
+
+
+def _file(prefix: str, parts: list[Any]) -> Path:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return cache() / FOLDER / f"{prefix}{sha256_text(text)[:32]}.json"
+
+
+def _here(device: str, dtype: torch.dtype) -> list[Any]:
+    """This machine and the versions."""
     machine = [device, str(dtype), cpu_model(), usable_cores(), torch.get_num_threads(), list_gpus()]
     versions = [__version__, torch.__version__, installed_version("transformers"), installed_version("peft")]
-    parts = [recipe.model.model_dump(mode="json"), settings, config, rows, machine, versions, compiled, _MEASURED]
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return cache() / FOLDER / f"{sha256_text(text)[:32]}.json"
+    return [machine, versions]
+
+
+def _contents(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What each source holds. Built code has its state in its folder's name, and a sample stands for all of it."""
+    return {
+        name: Path(facts["path"]).parent.name if facts.get("source") == "pycode" else facts["content_hash"]
+        for name, facts in rows.items()
+    }
 
 
 def load_costs(file: Path) -> tuple[LayerCosts, float] | None:

@@ -22,14 +22,16 @@ from gemma4vec.training.writing.suggestion_pairs import pairs_of
 from gemma4vec.training.writing.text_vectors import embedded_texts
 
 
-def load_stage_data(stage: schema.Stage) -> TrainingData:
+def load_stage_data(stage: schema.Stage, *, sample: bool = False) -> TrainingData:
     """Read the sources of a stage, without the few rows that have too few hard negatives for it.
+
+    With `sample`, sources that take minutes to build are sampled where they are not built yet.
 
     Raises:
         InputError: as `data.loading.load_rows.load_sources`.
     """
     wanted = stage.task.hard_negatives if isinstance(stage.task, schema.Contrast) else 0
-    return load_sources(stage.data, stage.mixture, hard_negatives=wanted)
+    return load_sources(stage.data, stage.mixture, hard_negatives=wanted, sample=sample)
 
 
 def make_task(

@@ -20,11 +20,12 @@ def check_writer(stage: schema.Stage, built: EmbeddingModel, max_tokens: int, ke
             embedder.
     """
     limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
+    set_by = "model.max_tokens" if limit == max_tokens else f"{key.removesuffix('.task')}.batch.document_tokens"
     if isinstance(stage.task, schema.Suggestion):
-        SuggestionFrame.of(built.tokenizer, stage.task.reading, limit)
+        SuggestionFrame.of(built.tokenizer, stage.task.reading, limit, set_by)
     if not isinstance(stage.task, schema.VectorToText):
         return
-    DecoderFrame.of(built.tokenizer, stage.task.prefix_tokens, limit)
+    DecoderFrame.of(built.tokenizer, stage.task.prefix_tokens, limit, set_by)
     named = stage.task.embedder
     try:
         find_model_folder(str(Path(named).expanduser()) if named.startswith("~") else named)

@@ -8,7 +8,7 @@ import numpy as np
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparable import check_comparable
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.inspection.sealed import shown_queries
+from gemma4vec.ledger.suite_halves import shown_queries
 from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection
 from gemma4vec.report.content.run_data import PRIMARY, RunData, shorten, suite_folder
 from gemma4vec.ui.content.suite_texts import SuiteTexts, Texts

@@ -73,10 +73,9 @@ def select_queries(
 def shown_rows(found: StoredInspection, columns: Columns, texts: Mapping[str, str] | None = None) -> list[int]:
     """Rows of the discovery half without those whose text is sealed in another suite that has them."""
     rows = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY]
-    if not texts:
-        return rows
     ids = [columns["query_id"][row] for row in rows]
-    sealed_N = sealed_elsewhere(found.about["suite"]["fingerprint"], ids, [texts.get(one, "") for one in ids])
+    known = [texts.get(one, "") for one in ids] if texts else None
+    sealed_N = sealed_elsewhere(found.about["suite"]["fingerprint"], ids, known)
     return [row for row, sealed in zip(rows, sealed_N.tolist(), strict=True) if not sealed]
 
 

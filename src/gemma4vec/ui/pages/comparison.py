@@ -74,8 +74,8 @@ def api_compare(window: Window, request: Request) -> Response:
 
 
 def _plain(found: RunComparison, section: SuiteSection, flips: Flips | None) -> dict[str, Any]:
-    """A suite as JSON values, without the largest differences of all queries, among which are sealed ones."""
-    hidden = ("largest_wins", "largest_losses")
+    """A suite as JSON values; `flipped` has its single queries, with what was found."""
+    hidden = ("largest_wins", "largest_losses", "withheld")
     return {
         "suite": section.name,
         "metric": section.metric,
