@@ -1,4 +1,4 @@
-"""What a page says of a comparison: p-values as they can be told apart, each warning once."""
+"""A page's words on a comparison: p-values with digits enough to differ, each warning once."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 # Sources with more bytes become a memory-mapped store (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
 SHOWN_KEYS = 20
-# Key of a source's facts: its rows are a sample, of which files.
+# Key of a source's facts: the files of the sample that stands for its rows.
 SAMPLED = "sampled"
 # Keys of a source that decide which rows its files contain.
 READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop", "pair_with_itself")

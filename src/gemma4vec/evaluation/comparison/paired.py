@@ -71,7 +71,7 @@ class Comparison:
         kind: of the suite's tasks.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences, of those that may be shown.
-        withheld: queries of which these name none: sealed, here or in another suite, or of a final suite.
+        withheld: number of queries that are not named, since they are sealed or belong to a final suite.
         differing_settings: setting -> (A's value, B's value), for settings that both have and that differ.
         family: the family counted in the ledger; None without correction.
     """
