@@ -63,7 +63,7 @@ def test_a_first_dry_run_compiles_nothing(recipe_file: Path, compilations: list[
     heads, kinds = 4, len(set(plain.measured.kinds))
     probabilities = kinds * heads * plain.reading.columns * 2
     assert kept - outside == pytest.approx(DEFAULT.usual.kept * (uncompiled - outside) + probabilities, rel=0.05)
-    assert stage.memory.activations < plain.memory.activations and stage.memory.working <= plain.memory.working
+    assert stage.memory.activations < plain.memory.activations
 
 
 def test_what_was_measured_compiled_is_used_for_its_layers_and_its_shares_for_others(
