@@ -54,7 +54,7 @@ class CompiledShares:
         return self.by_kind.get(kind, self.usual)
 
 
-# Measured on two cores in bf16, in rows of 128 to 256 tokens (docs/guides/dry-run.md).
+# From whole steps on two cores in bf16 (benchmarks/results/switches-*); the range is a judgment, not a measurement.
 DEFAULT = CompiledShares(Share(seconds=0.58, kept=0.84), buffers=0.75, low=0.48, high=0.66)
 
 

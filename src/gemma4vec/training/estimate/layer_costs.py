@@ -64,7 +64,7 @@ class Source:
             return ""
         if self.kind == "training":
             return f"as {self.steps} steps of run {self.run} took on this machine"
-        where = "measured on this machine" if self.here else f"{self.low:.2f} to {self.high:.2f} in other measurements"
+        where = "measured on this machine" if self.here else f"perhaps {self.low:.2f} to {self.high:.2f}"
         more = "" if self.here else "; --measure-compiled compiles them first, one to three minutes"
         return f"from layers measured uncompiled, times {self.share:.2f} ({where}){more}"
 
