@@ -123,7 +123,7 @@ class Backbone(nn.Module):
     def supports_last_token_only(self, layout: PackedBatch) -> bool:
         """Whether `forward` supports `last_token_only` for this layout."""
         able = self._has_last_token_layer and not self.checkpointed and not self.fast.flex_attention
-        return self.compiled and self.fast.takes(layout.input_ids_RC.shape) and self.fast.last_token_layer and able
+        return self.compiled and self.fast.takes(layout) and self.fast.last_token_layer and able
 
     def forward(
         self,
@@ -153,7 +153,7 @@ class Backbone(nn.Module):
                 f"{self.hidden_size} wide and the others {self.input_size}; choose another readout or base"
             )
         layout = (add_last_tokens(layout) if last_token_only else layout).to(self.device)
-        use_compiled = self.compiled and self.fast.takes(layout.input_ids_RC.shape)
+        use_compiled = self.compiled and self.fast.takes(layout)
         upstream.set_attention_function(self.config, self._attention(layout, use_compiled))
         layer: Any  # the library sets attributes that are not typed
         if self.selective:

@@ -7,6 +7,7 @@ Most apply to compiled layers. Tests prove that each has the library's values an
 from dataclasses import dataclass, replace
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 
 
@@ -37,9 +38,9 @@ class FastPaths:
     keep_freed_memory: bool
     single_rows: bool = False
 
-    def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether compiled layers take rectangles of this height and width; the width 1 would need one more graph."""
-        return min(shape) > 1 or (self.single_rows and shape[1] > 1)
+    def takes(self, layout: PackedBatch) -> bool:
+        """Whether compiled layers take a layout."""
+        return layout.compilable or (self.single_rows and layout.input_ids_RC.shape[1] > 1)
 
 
 # Used where a recipe says auto. The CPU's are measured (benchmarks/results/switches-*). The GPU's are not: they are the
