@@ -129,8 +129,8 @@ def _render(found: Mapping[str, Any]) -> "RenderableType":
     parts: list[RenderableType] = [Text(head), *_verdicts(found), _scores(found)]
     base = "the column before" if found["judged"] else "the suite's labels"
     assumed = (
-        f"All right, least and most: beyond {base}, of the {found['unread_flags']} flagged documents without a verdict "
-        "all or any may be right; every other document that nobody judged counts as wrong."
+        f"Flags right, least and most: beyond {base}, of the {found['unread_flags']} flagged documents without a "
+        "verdict all or any may be right; every other document that nobody judged counts as wrong."
     )
     return Group(*parts, Text(assumed), Text(f"folder: {found['folder']}"))
 
@@ -181,11 +181,11 @@ def _scores(found: Mapping[str, Any]) -> "Table":
     """Each model by the suite, with the verdicts, and where the flags without one could take it."""
     from gemma4vec.cli.output import table
 
-    columns = {"suite's labels": "suite"}
+    columns = {"by the suite": "suite"}
     if found["judged"]:
         columns["with verdicts"] = "with_verdicts"
     if found["labels_contradicted"]:
-        columns["and its labels contradicted"] = "with_contradictions"
+        columns["also against it"] = "with_contradictions"
     rows = [
         [
             one["model"],
@@ -195,4 +195,4 @@ def _scores(found: Mapping[str, Any]) -> "Table":
         for one in found["scores"]
     ]
     title = f"{found['metric']} of the open half"
-    return table(["model", *columns, "flags all right", "least", "most"], rows, title=title)
+    return table(["model", *columns, "flags right", "least", "most"], rows, title=title)
