@@ -28,7 +28,7 @@ class StepBudget:
         total: number of optimizer steps; None until it is known.
         watched: number of measured steps after which it becomes known.
         file: the file to write it to; None: another process writes it.
-        affordable: steps that the minutes give at the measured pace; None: not a budget in minutes, or not measured here.
+        affordable: steps that the minutes give at the measured pace; None: no budget in minutes, or not measured here.
     """
 
     budget: schema.Budget
