@@ -70,6 +70,7 @@ DIFFERENT = [
             "echo_delta, separator: x",
         )
     ),
+    "model.layers=12",
     "model.lora=null",
     "model.lora.rank=8",
     "model.lora.alpha=8",

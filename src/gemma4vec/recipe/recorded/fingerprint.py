@@ -27,6 +27,7 @@ ADDED_LATER: dict[str, object] = {
     "stages.*.quantize": None,
     "stages.*.budget.least_steps": None,
     "model.start": None,
+    "model.layers": None,
     "stages.*.data.*.repeat": None,
     "stages.*.task.terms.*.decoupled": False,
     "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
