@@ -25,6 +25,7 @@ _LOOKED_AT = ("suite", "max_queries", "max_documents")
 # Path of a key under its first name (`*` for any item of a list) -> the value that does what was done before the key.
 ADDED_LATER: dict[str, object] = {
     "stages.*.quantize": None,
+    "stages.*.budget.least_steps": None,
     "model.start": None,
     "stages.*.data.*.repeat": None,
     "stages.*.task.terms.*.decoupled": False,
