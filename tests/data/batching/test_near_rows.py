@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gemma4vec.data.batching.batches import batches, numbered_batches
 from gemma4vec.data.batching.mixture import MixedRows, Part
-from gemma4vec.data.batching.near_rows import ClusterWindow, reached_rows, runs
+from gemma4vec.data.batching.near_rows import ClusterWindow, order_by_cluster, reached_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.text.prompts import Document
 
@@ -86,7 +86,7 @@ def test_a_batch_has_whole_runs_of_planted_clusters(kind: str) -> None:
 
 def test_what_is_left_of_a_cluster_goes_with_its_neighbor() -> None:
     labels = np.repeat(np.arange(6, dtype=np.int32), [7, 4, 2, 1, 9, 3])
-    found = runs(labels, np.zeros(26, np.int64), 4, np.random.default_rng(0))
+    found = order_by_cluster(labels, np.zeros(26, np.int64), 4, np.random.default_rng(0))
     groups = sorted(sorted(labels[found[at : at + 4]].tolist()) for at in range(0, 24, 4))
     assert groups == [[0, 0, 0, 0], [0, 0, 0, 2], [1, 1, 1, 1], [2, 3, 4, 5], [4, 4, 4, 4], [4, 4, 4, 4]]
     assert labels[found[24:]].tolist() == [5, 5]
@@ -96,7 +96,7 @@ def test_what_is_left_of_a_cluster_goes_with_its_neighbor() -> None:
 @given(st.lists(st.integers(-1, 6), max_size=60), st.integers(2, 7), st.integers(0, 99))
 def test_runs_have_every_place_once(labels: list[int], group_rows: int, seed: int) -> None:
     of = np.array(labels, dtype=np.int32)
-    found = runs(of, np.zeros(len(of), np.int64), group_rows, np.random.default_rng(seed))
+    found = order_by_cluster(of, np.zeros(len(of), np.int64), group_rows, np.random.default_rng(seed))
     assert sorted(found.tolist()) == list(range(len(of)))
     whole = sum(size // group_rows for size in Counter(labels).values())
     groups = [of[found[at : at + group_rows]] for at in range(0, len(of) - group_rows + 1, group_rows)]

@@ -52,15 +52,19 @@ class ClusterWindow:
         units_N = units_R[order.rows]
         for unit in np.unique(units_N).tolist():
             places = np.flatnonzero(units_N == unit)
-            turn = places[runs(self.labels_R[order.rows[places]], order.passes[places], self.group_rows, generator)]
+            turn = places[
+                order_by_cluster(self.labels_R[order.rows[places]], order.passes[places], self.group_rows, generator)
+            ]
             rows[places], passes[places] = order.rows[turn], order.passes[turn]
         return Epoch(rows, passes)
 
 
-def runs(labels_N: NDArray[np.int32], passes_N: Ints, group_rows: int, generator: np.random.Generator) -> Ints:
+def order_by_cluster(
+    labels_N: NDArray[np.int32], passes_N: Ints, group_rows: int, generator: np.random.Generator
+) -> Ints:
     """All numbers below N in runs of `group_rows`, each from one cluster or from the rest of neighboring ones.
 
-    Runs are in random order, and their members are drawn anew by each call; a row that comes twice, in two passes over
+    Runs are in random order, and each call draws other members; a row that comes twice, in two passes over
     a source, comes in different runs where its cluster is large enough. A shorter run is the last.
     """
     count = len(labels_N)
