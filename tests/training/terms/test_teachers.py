@@ -311,3 +311,29 @@ def test_a_teacher_is_asked_for_every_text_a_portion_at_a_time() -> None:
         "all",
         *(f"p{n}" for n in range(10)),
     }
+
+
+def test_a_teacher_is_little_ahead_of_the_first_batches_and_ever_further_later() -> None:
+    asked: list[int] = []
+
+    class Model(teachers.ModelTeacher):
+        def __init__(self) -> None:
+            self.name = "none"
+
+        def prepare(self, queries: Sequence[str], documents: Sequence[Document]) -> bool:
+            asked.append(len(queries))
+            return True
+
+    settings = TERMS["matching"].teacher(Matching(kind="matching", teacher="none", texts=("queries",)))
+    assert settings is not None
+    endless = (RowBatch([f"{n} {m}" for m in range(4)], [], [], 0) for n in range(10_000))
+    read = teachers.encode_ahead([teachers.TermTeacher(settings, Model())], endless, 4)
+    first = next(read)
+    assert first.queries[0] == "0 0" and asked == [64]  # 128 texts: as many positives as queries
+    for _ in range(15):
+        next(read)
+    assert asked == [64]
+    next(read)
+    assert asked == [64, 128]
+    assert sum(1 for _ in read) == 10_000 - 17
+    assert asked[2:7] == [256, 512, 1024, 2048, 2048] and sum(asked) == 40_000
