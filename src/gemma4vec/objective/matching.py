@@ -174,9 +174,10 @@ def listwise_matching(
         raise InputError("a list of one candidate says nothing; a batch needs two candidates at least")
     inverse = 1.0 / torch.as_tensor(temperature, dtype=queries_ND.dtype, device=queries_ND.device)
     teacher_NE, teacher_ME = (one.detach().to(queries_ND) for one in (teacher_queries_NE, teacher_candidates_ME))
-    expected_N, entropy_N = _Expected.apply(
+    found: tuple[Tensor, Tensor] = _Expected.apply(
         queries_ND, candidates_MD, teacher_NE, teacher_ME, teacher_temperature, max_scores
     )
+    expected_N, entropy_N = found
     log_N = log_partition(queries_ND, candidates_MD, inverse, max_scores=max_scores)
     return row_mean(log_N - inverse * expected_N - entropy_N, row_weights_N)
 
