@@ -145,7 +145,7 @@ def test_such_a_teacher_is_refused_before_a_weight_is_loaded(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said == (
         f"error: stages.0.task.terms.1.form: the teacher has {length} dimensions, the model 32; use form: projection, "
-        "or form: relational"
+        "form: relational or form: listwise"
     )
 
 
@@ -296,6 +296,54 @@ stages:
     assert [loss.weighted_sum(values, one).item() for one in rows] == [6.0, 21.0, 21.0]
     with pytest.raises(InputError, match="all terms have weight 0 in batches of source 'a'"):
         parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")
+
+
+@pytest.mark.parametrize("lengths", [None, [32, 16]])
+def test_a_list_of_all_candidates_of_the_batch(base: Path, tmp_path: Path, lengths: list[int] | None) -> None:
+    words = {"form": "listwise", "teacher_temperature": 0.2, "matryoshka": lengths}
+    stage = make_stage(
+        base,
+        tmp_path,
+        task=matching(vectors_file(tmp_path / "v.jsonl", 5), **words) | {"temperature": 0.3},
+        negatives=2,
+    )
+    batch = next(stage.task.batches())
+    (queries, *others), (teacher_queries, *teacher_others) = expected(stage, batch)
+    by_hand = 0.0
+    for length in lengths or [32]:
+        own, its = (prefix(torch.cat(parts), length) if length else None for parts in ([queries], others))
+        assert own is not None and its is not None and its.shape[0] == 3 * own.shape[0]
+        wanted = torch.softmax(teacher_queries @ torch.cat(teacher_others).T / 0.2, 1)
+        found = torch.log_softmax(own @ its.T / 0.3, 1)
+        by_hand += float((wanted * (wanted.log() - found)).sum(1).mean())
+    assert float(stage.task.loss(stage.built, batch).terms["matching"]) == pytest.approx(by_hand, rel=1e-4)
+    assert not stage.task.extra_parameters()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (
+            "form: listwise, texts: [queries, negatives]",
+            "form: listwise ranks positives for queries; name both in texts",
+        ),
+        (
+            "form: relational, teacher_temperature: 0.1",
+            "teacher_temperature belongs to form: listwise; this one is rel",
+        ),
+        ("form: listwise, teacher_temperature: 0", r"terms\.0\.teacher_temperature|teacher_temperature"),
+    ],
+)
+def test_a_list_that_a_recipe_cannot_mean(words: str, complaint: str) -> None:
+    text = f"""
+name: a
+stages:
+  - data: [{{name: a, path: a.jsonl}}]
+    task: {{terms: [{{kind: matching, vectors: v, {words}}}]}}
+    budget: {{steps: 1}}
+"""
+    with pytest.raises(InputError, match=complaint):
+        parse_recipe(text, "my.yaml")
 
 
 def test_a_teacher_is_asked_for_every_text_a_portion_at_a_time() -> None:

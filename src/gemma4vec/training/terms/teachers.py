@@ -196,7 +196,7 @@ def check_dimension(settings: TeacherSettings, teacher: int, model: int, key: st
     if settings.same_dimension and teacher != model:
         raise InputError(
             f"{key}.form: the teacher has {teacher} dimensions, the model {model}; use form: projection, "
-            "or form: relational"
+            "form: relational or form: listwise"
         )
 
 
