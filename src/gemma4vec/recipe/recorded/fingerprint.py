@@ -29,6 +29,7 @@ ADDED_LATER: dict[str, object] = {
     "model.start": None,
     "stages.*.data.*.repeat": None,
     "stages.*.task.terms.*.decoupled": False,
+    "stages.*.batch.clusters": None,
     "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }
 
