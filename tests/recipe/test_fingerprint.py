@@ -70,6 +70,7 @@ DIFFERENT = [
             "echo_delta, separator: x",
         )
     ),
+    "model.layers=12",
     "model.lora=null",
     "model.lora.rank=8",
     "model.lora.alpha=8",
@@ -216,6 +217,8 @@ _OTHER_TERMS = (
     "kind: matching, teacher: x",
     "kind: matching, vectors: x",
     "kind: matching, teacher: x, form: relational",
+    "kind: matching, teacher: x, form: listwise",
+    "kind: matching, teacher: x, form: listwise, teacher_temperature: 0.1",
     "kind: matching, teacher: x, distance: l2",
     "kind: matching, teacher: x, texts: [queries]",
     "kind: matching, teacher: x, projection_learning_rate: 0.1",

@@ -45,6 +45,9 @@ class Model(Part):
     attention: Literal["causal", "bidirectional"] = Field(
         "bidirectional", description="what a token sees: the tokens before it, or the whole text"
     )
+    layers: int | None = Field(
+        None, ge=1, description="take the base's first layers alone: smaller and faster; null: all of them"
+    )
     readout: Readout = Field(
         Mean(), description="how token states become one vector (pooling); a bare name is enough, and so is `pooling`"
     )

@@ -120,7 +120,7 @@ def estimate(recipe: schema.Recipe, *, measure_compiled: bool = False) -> Estima
     with paused_collections(), base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
         outline = check_base(recipe, base.path, choice.dtype)
-        config = text_config(base.path)
+        config = text_config(base.path, recipe.model.layers)
         loaded = _load(recipe, base.path, outline)  # while the base's small files exist
         parameters = count_parameters(outline)
         kinds = layer_kinds(config, parameters.first_trained)
