@@ -103,10 +103,11 @@ def find_neighbors(
         labels_N = window.labels_R[numbers]
         one_NN = labels_N[:, None] == labels_N[None, :]
         other_NN = ~np.eye(len(numbers), dtype=np.bool_)
-        equal_N = (same_NN & other_NN).any(axis=1)
+        equal_N = np.any(same_NN & other_NN, axis=1)
         checked += len(numbers)
         equal += int(equal_N.sum())
-        near += int(((alike_NN >= NEAR) & other_NN & ~same_NN).any(axis=1)[~equal_N].sum())
+        near_N: NDArray[np.bool_] = np.any((alike_NN >= NEAR) & other_NN & ~same_NN, axis=1)
+        near += int((near_N & ~equal_N).sum())
         within.add(alike_NN[one_NN & other_NN])
         between.add(alike_NN[~one_NN])
     return Neighbors(checked, equal / max(1, checked), near / max(1, checked), within.value, between.value)

@@ -80,4 +80,4 @@ def row_vectors(model: TextEmbedder, rows: Sequence[Row], text: Text, key: str) 
 def _unit(vectors_nD: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors of length 1; zeros stay, and so does what is not finite."""
     lengths_n1 = np.linalg.norm(vectors_nD, axis=1, keepdims=True)
-    return vectors_nD / np.where(lengths_n1 == 0, 1.0, lengths_n1)
+    return np.asarray(vectors_nD / np.where(lengths_n1 == 0, 1.0, lengths_n1), dtype=np.float32)
