@@ -70,6 +70,7 @@ DIFFERENT = [
             "echo_delta, separator: x",
         )
     ),
+    "model.layers=12",
     "model.lora=null",
     "model.lora.rank=8",
     "model.lora.alpha=8",
@@ -169,6 +170,7 @@ DIFFERENT = [
     "stages.0.budget={rows: 10}",
     "stages.0.budget={tokens: 10}",
     "stages.0.budget={minutes: 10}",
+    "stages.0.budget={minutes: 10, least_steps: 60}",
 ]
 
 TERMS = {
@@ -202,6 +204,8 @@ _OTHER_TERMS = (
     "kind: matching, teacher: x",
     "kind: matching, vectors: x",
     "kind: matching, teacher: x, form: relational",
+    "kind: matching, teacher: x, form: listwise",
+    "kind: matching, teacher: x, form: listwise, teacher_temperature: 0.1",
     "kind: matching, teacher: x, distance: l2",
     "kind: matching, teacher: x, texts: [queries]",
     "kind: matching, teacher: x, projection_learning_rate: 0.1",
@@ -270,7 +274,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
     tried |= {f"claim.{key}" for key in Claim.model_fields}
     tried |= {"model.start", "model.train", "model.train_embeddings", "stages.0.evaluation.export"}
-    tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
+    tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes", "least_steps")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
     tried |= {f"stages.0.data.0.{key}" for key in FIRST_KEYS}

@@ -43,6 +43,9 @@ class Model(Part):
     attention: Literal["causal", "bidirectional"] = Field(
         "bidirectional", description="what a token sees: the tokens before it, or the whole text"
     )
+    layers: int | None = Field(
+        None, ge=1, description="take the base's first layers alone: smaller and faster; null: all of them"
+    )
     readout: Readout = Field(
         Mean(), description="how token states become one vector (pooling); a bare name is enough, and so is `pooling`"
     )
@@ -138,7 +141,7 @@ class Optimizer(Part):
 
 
 class Budget(Part):
-    """How long to train: give exactly one key."""
+    """How long to train: give exactly one of steps, rows, tokens and minutes."""
 
     steps: int | None = Field(None, ge=1, description="optimizer steps")
     rows: int | None = Field(None, ge=1, description="rows, repeated ones counted again")
@@ -148,6 +151,9 @@ class Budget(Part):
     minutes: float | None = Field(
         None, gt=0, description="minutes of training; converted to a number of steps after the first ones"
     )
+    least_steps: int | None = Field(
+        None, ge=1, description="go on to this number of steps where the minutes give fewer, as on a busy machine"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Budget":
@@ -155,6 +161,8 @@ class Budget(Part):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"give exactly one of steps, rows, tokens, minutes (found {found})")
+        if self.least_steps is not None and self.minutes is None:
+            raise ValueError(f"least_steps belongs to a budget in minutes; this one is in {given[0]}")
         return self
 
 

@@ -199,7 +199,10 @@ def _train_step(
     tokens = sum(loss.tokens for loss in losses)
     _count_step(stage, progress, len(batches), sum(loss.rows for loss in losses), tokens, seconds)
     if budget.seen(progress.step - 1, seconds, progress.tokens):
-        stage.run.event("budget", stage=stage.number, steps=budget.total)
+        stage.run.event("budget", stage=stage.number, steps=budget.total, affordable=budget.affordable)
+        pace = budget.pace()
+        if pace is not None and stage.world.first:
+            logger.info(pace)
     mean_loss = sum(float(loss.value) for loss in losses) / len(losses)
     stage.run.event(
         "step",

@@ -41,7 +41,7 @@ def prepare_model(stage: Stage) -> MemoryPlan:
     found = probe.check(backbone)
     backbone.use_gradient_checkpointing(layout.gradient_checkpointing)
     steps = known_steps(budget, stage.task.rows_per_batch * stage.settings.batch.accumulate)
-    choice = choose_compile(layout.compile, steps=steps, minutes=budget.minutes)
+    choice = choose_compile(layout.compile, steps=steps, minutes=budget.minutes, least_steps=budget.least_steps)
     if choice.on and backbone.compile_failed:
         choice = CompileChoice(False, "it failed before")
     if choice.on and not backbone.compiled:

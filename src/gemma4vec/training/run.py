@@ -163,7 +163,8 @@ class Trainer:
         if where.reason:
             logger.info(f"device: {where.name} ({where.reason})")
         choice = choose_dtype(self.device, self.recipe.model.dtype)
-        logger.info(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
+        say = logger.warning if choice.slow else logger.info
+        say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype
         self.built: EmbeddingModel = build(
             self.recipe.model,

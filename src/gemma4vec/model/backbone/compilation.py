@@ -32,13 +32,16 @@ class CompileChoice:
     reason: str
 
 
-def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes: float | None) -> CompileChoice:
+def choose_compile(
+    wanted: Literal["auto"] | bool, *, steps: int | None, minutes: float | None, least_steps: int | None = None
+) -> CompileChoice:
     """Decide whether to compile.
 
     Args:
         wanted: the recipe's `layout.compile`.
         steps: budget in steps, if known.
         minutes: budget in minutes, if known.
+        least_steps: what a budget in minutes makes at least.
 
     Raises:
         InputError: `wanted` is true and there is no compiler.
@@ -54,7 +57,8 @@ def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes
         return CompileChoice(False, f"{missing}: layers run uncompiled, a quarter to a half slower")
     device = choose_device().name
     few = steps is not None and steps < STEPS_WORTH_IT[device]
-    if few or (minutes is not None and minutes < MINUTES_WORTH_IT[device]):
+    short = minutes is not None and minutes < MINUTES_WORTH_IT[device]
+    if few or (short and (least_steps or 0) < STEPS_WORTH_IT[device]):
         return CompileChoice(False, "the budget is too short for compilation to pay")
     return CompileChoice(True, "compiled once, for all shapes")
 
