@@ -55,7 +55,7 @@ def is_ready(folder: Path) -> bool:
 
 
 def _will_compile(stage: Stage) -> bool:
-    """As `model.backbone.compilation.choose_compile` decides, as far as it is known before rows are read."""
+    """As `model.backbone.compilation.choose_compile` decides, without what only a loaded model tells."""
     steps, minutes = stage.budget.steps, stage.budget.minutes
     if stage.layout.compile == "auto":
         long = steps is None or steps >= STEPS_WORTH_IT["cpu"]
