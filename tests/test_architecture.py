@@ -327,11 +327,6 @@ PYTHONS_OWN = {"_asdict", "_exit", "_fields", "_make", "_replace"}
 # Private names of other libraries, each with its reason. Keep it short.
 OTHER_PRIVATE = {
     ("data/sources/open_source.py", "_fingerprint"): "datasets has no public identity of a data set",
-    (
-        "launch/torchrun.py",
-        "_monitor_workers",
-    ): "torchrun has no public way to end its restarts; the room model is far off",
-    ("launch/torchrun.py", "_remaining_restarts"): "the same",
 }
 
 

@@ -1,6 +1,8 @@
 """`encode` as people type it: exit codes, one line, JSON."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from encoded_folders import corpus, sums, write_corpus
 from stub_encoder import StubOpener
 
 from gemma4vec.cli.main import execute
-from gemma4vec.serving.encode import bulk_embedder
+from gemma4vec.serving.encode import bulk_embedder, work
 
 
 @pytest.fixture
@@ -38,6 +40,32 @@ def test_an_encoding_says_what_it_did(
     assert code == 0 and (value["shards_done"], value["shards_encoded"], value["encoded"]) == (3, 1, 8)
     code, said, _ = run(capsys, "r", source, out, "--check")
     assert code == 0 and "20 vectors in 3 shards are whole and of length one; 0 rows rejected" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_an_encoding_that_a_signal_stops_is_exit_75_and_goes_on(
+    number: signal.Signals,
+    stub: None,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    encode_shard = work.encode_shard
+
+    def stopped_at_the_second(plan: object, files: object, embedder: object, shard: int, report: object) -> object:
+        if shard == 1:
+            os.kill(os.getpid(), number)
+        return encode_shard(plan, files, embedder, shard, report)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "encode_shard", stopped_at_the_second)
+        code, said, err = run(capsys, "r", source, tmp_path / "out", "--shard-rows", 8)
+    assert (code, said) == (75, "") and f"interrupted: stopped by {number.name}; go on with: the same command" in err
+    assert not list((tmp_path / "out" / "leases").glob("*.lease"))
+    assert run(capsys, "r", source, tmp_path / "out", "--shard-rows", 8)[0] == 0
+    assert run(capsys, "r", source, tmp_path / "whole", "--shard-rows", 8)[0] == 0
+    assert sums(tmp_path / "out") == sums(tmp_path / "whole")
 
 
 def test_a_check_that_fails_is_exit_1(

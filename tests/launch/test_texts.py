@@ -16,6 +16,7 @@ from gemma4vec.reading.yaml_values import parse_yaml
 
 TRAIN = Work(False, ("recipe.yaml", "seed=3"), "tiny")
 ENCODE = Work(True, ("runs/a", "my texts.jsonl", "out", "--format", "npy"), "encode-out")
+ON_VOLUME = Work(True, ("runs/a", "my texts.jsonl", "/runs/out", "--format", "npy"), "encode-out")
 TWO = Processes("python3", 2, 3, "/runs")
 ENCODE_WORDS = ("runs/a", "'my texts.jsonl'", "out", "--format", "npy")
 TORCHRUN = "python3 -m gemma4vec.launch.torchrun"
@@ -63,9 +64,9 @@ def test_variables_are_set_on_each_machine() -> None:
     processes = Processes("python3", 2, 3, "/runs", ("A=b c", "B=$x"))
     start = "env 'A=b c' 'B=$x' python3 -m"
     assert local_text(TRAIN, processes).startswith(start)
-    assert f"exec {start} gemma4vec encode" in skypilot_text(ENCODE, processes, SkyTask())
+    assert f"exec {start} gemma4vec encode" in skypilot_text(ON_VOLUME, processes, SkyTask())
     assert f'exec "$@"\' bash {start} {TORCHRUN[11:]}' in slurm_text(TRAIN, processes, SlurmJob(2), "/w")
-    assert f"exec srun {start} gemma4vec encode" in slurm_text(ENCODE, processes, SlurmJob(2), "/w")
+    assert f"\nsrun {start} gemma4vec encode" in slurm_text(ENCODE, processes, SlurmJob(2), "/w")
     quoted = shlex.quote(f"cd /w && exec {start} gemma4vec.launch.attached gemma4vec encode {' '.join(ENCODE_WORDS)}")
     assert f"on a {quoted[:-1]}" in ssh_text(ENCODE, processes, ["a"], "/w", "j")
 
@@ -94,8 +95,8 @@ def test_slurm_trains_and_goes_back_into_the_queue() -> None:
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --nodes=2
 #SBATCH --signal=USR1@120
+#SBATCH --nodes=2
 #SBATCH --output=tiny-%j.log
 #SBATCH --gpus-per-node=h100:4
 #SBATCH --cpus-per-task=16
@@ -113,7 +114,7 @@ srun --kill-on-bad-exit=0 bash -c 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID
 --rdzv-id "$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}" --rdzv-endpoint "${{head:-$first}}:29500" \
 {SIZES} --job "slurm-$SLURM_JOB_ID"
 code=$?
-# 75: stopped by a signal, with a checkpoint. Other codes: finished, or failed for good.
+# 75: stopped by a signal, what was finished is kept. Other codes: finished, or failed for good.
 if [ "$code" -eq 75 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 100 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -140,11 +141,12 @@ def test_only_a_stopped_training_is_requeued(code: int, restarts: int, requeued:
 
 def test_slurm_encodes_as_an_array() -> None:
     script = slurm_text(ENCODE, TWO, SlurmJob(8), "/w")
-    assert "#SBATCH --array=1-8\n" in script and "--signal" not in script and "#SBATCH --nodes=1\n" in script
-    assert script.endswith(
-        "exec srun python3 -m gemma4vec encode runs/a 'my texts.jsonl' out --format npy "
-        '--shard "$SLURM_ARRAY_TASK_ID/8"\n'
-    )
+    assert "#SBATCH --array=1-8\n" in script and "--signal=USR1@120\n" in script and "#SBATCH --nodes=1\n" in script
+    assert (
+        "\nsrun python3 -m gemma4vec encode runs/a 'my texts.jsonl' out --format npy "
+        '--shard "$SLURM_ARRAY_TASK_ID/8"\ncode=$?\n'
+    ) in script
+    assert 'scontrol requeue "$SLURM_JOB_ID"' in script
     assert accepts(script)
 
 
@@ -169,8 +171,8 @@ def test_skypilot() -> None:
         f'--rdzv-endpoint "$head:29500" --rdzv-conf "is_host=$is_host" {SIZES} --job "$SKYPILOT_TASK_ID"'
     )
     assert accepts(run)
-    run = parse_yaml(skypilot_text(ENCODE, TWO, SkyTask(4)), "task")["run"]
-    assert run.endswith('out --format npy --shard "$((SKYPILOT_NODE_RANK + 1))/$SKYPILOT_NUM_NODES"\n')
+    run = parse_yaml(skypilot_text(ON_VOLUME, TWO, SkyTask(4)), "task")["run"]
+    assert run.endswith('/runs/out --format npy --shard "$((SKYPILOT_NODE_RANK + 1))/$SKYPILOT_NUM_NODES"\n')
 
 
 def test_nothing_in_a_word_is_run_by_a_shell(tmp_path: Path) -> None:
@@ -219,6 +221,17 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         skypilot_text(TRAIN, Processes("python3"), SkyTask())
     with pytest.raises(InputError, match="absolute"):
         skypilot_text(TRAIN, Processes("python3", out="runs"), SkyTask())
+    for out, said in [
+        ("out", "writes to out: give the absolute path"),
+        ("~/out", "absolute path"),
+        ("/tmp/out", "not in --out /runs"),
+        ("/runs/../out", "not in --out /runs"),
+        ("/runs2", "not in --out /runs"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            skypilot_text(Work(True, ("runs/a", "texts", out), "encode"), TWO, SkyTask())
+    alone = skypilot_text(Work(True, ("runs/a", "texts", "/nfs/out"), "encode"), Processes("python3"), SkyTask())
+    assert "volumes" not in alone
 
 
 def test_work_is_read_from_words() -> None:

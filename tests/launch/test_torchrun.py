@@ -1,23 +1,33 @@
 """Exit codes of our torchrun, and the signals that it passes on; torch's part is replaced."""
 
+import argparse
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousHandler
 
+from gemma4vec.errors import Interrupted
 from gemma4vec.launch import torchrun
-from gemma4vec.training.job import STOPPING_VARIABLE
+from gemma4vec.launch.rendezvous import UnlessStopped
+from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TORCHRUN_VARIABLE
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+MEETING = ["--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", "127.0.0.1:29500"]
 
 
 @pytest.fixture(autouse=True)
 def handlers_return(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(STOPPING_VARIABLE, "")
+    monkeypatch.setenv(TORCHRUN_VARIABLE, "")
     before = {one: signal.getsignal(one) for one in torchrun.PASSED_ON}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run below `nohup`, which ignores it
     yield
@@ -25,15 +35,15 @@ def handlers_return(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(one, handler)
 
 
-def outcome(work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
-    seen: list[str] = []
+def outcome(work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> tuple[int, argparse.Namespace]:
+    seen: list[argparse.Namespace] = []
 
-    def fake(words: list[str]) -> None:
-        seen.extend(words)
+    def fake(given: argparse.Namespace) -> None:
+        seen.append(given)
         work()
 
-    monkeypatch.setattr(run, "main", fake)
-    return torchrun.main(["--standalone", "-m", "x"]), seen
+    monkeypatch.setattr(run, "run", fake)
+    return torchrun.main(["--standalone", "-m", "x"]), seen[0]
 
 
 def failure(code: int) -> ChildFailedError:
@@ -56,6 +66,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (raising(failure(-9)), 1, "error: process 1 of the training was killed by SIGKILL"),
         (raising(SignalException("x", signal.SIGINT)), 130, "interrupted: torchrun got SIGINT"),
         (raising(RendezvousConnectionError("no\nstore")), 1, "error: torchrun on the first machine has ended"),
+        (raising(Interrupted("a restart after a signal")), 75, ""),
     ],
 )
 def test_exit_codes(
@@ -65,7 +76,9 @@ def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert outcome(work, monkeypatch) == (code, ["--signals-to-handle", "SIGINT,SIGQUIT", "--standalone", "-m", "x"])
+    ended, given = outcome(work, monkeypatch)
+    assert ended == code and given.signals_to_handle == "SIGINT,SIGQUIT" and given.training_script == "x"
+    assert (given.rdzv_backend, given.rdzv_endpoint, given.standalone) == ("gemma4vec", "localhost:0", False)
     error = capsys.readouterr().err
     assert error.startswith(said) and error.count("\n") == bool(said)
 
@@ -112,24 +125,74 @@ def test_a_signal_while_it_waits_for_other_machines_ends_it(monkeypatch: pytest.
 
 
 def test_one_of_several_machines_announces_its_own_address(capsys: pytest.CaptureFixture[str]) -> None:
-    several = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:29500"]
-    assert torchrun._local_address([*several, "-m", "x"]) == ["--local-addr", "127.0.0.1"]
-    assert torchrun._local_address([*several, "--local-addr", "10.0.0.1", "-m", "x"]) == []
-    assert torchrun._local_address(["--standalone", "-m", "x", "--rdzv-backend", "c10d"]) == []
+    several = ["--nnodes", "2", *MEETING]
+    assert torchrun._read([*several, "-m", "x"]).local_addr == "127.0.0.1"
+    assert torchrun._read([*several, "--local-addr", "10.0.0.1", "-m", "x"]).local_addr == "10.0.0.1"
+    assert torchrun._read(["--standalone", "-m", "x", "--rdzv-backend", "c10d"]).local_addr is None
     assert torchrun.main([*several[:-1], "no host:29500", "-m", "x"]) == 2
     assert "does not know the address no host" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("code", "stopping", "left"), [(75, "", 0), (-10, "1", 0), (-9, "", 3), (1, "", 3)])
-def test_only_what_nobody_stopped_is_restarted(
-    code: int, stopping: str, left: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+class Met(RendezvousHandler):
+    """A handler that counts meetings."""
 
-    monkeypatch.setenv(STOPPING_VARIABLE, stopping)
-    result = RunResult(state=WorkerState.FAILED, failures=failure(code).failures)
-    monkeypatch.setattr(LocalElasticAgent, "_monitor_workers", lambda self, group: result)
-    torchrun._restart_nothing_that_was_stopped()
-    agent = type("Agent", (), {"_remaining_restarts": 3})()
-    assert LocalElasticAgent._monitor_workers(agent, None) is result and agent._remaining_restarts == left
+    def __init__(self) -> None:
+        self.meetings = 0
+
+    def get_backend(self) -> str:
+        return "counted"
+
+    def next_rendezvous(self) -> Any:
+        self.meetings += 1
+
+    def is_closed(self) -> bool:
+        return False
+
+    def set_closed(self) -> None: ...
+
+    def num_nodes_waiting(self) -> int:
+        return 7
+
+    def get_run_id(self) -> str:
+        return "x"
+
+    def shutdown(self) -> bool:
+        return True
+
+
+def test_after_a_signal_nobody_meets_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = Met()
+    handler = UnlessStopped(met)
+    handler.next_rendezvous()
+    monkeypatch.setenv(STOPPING_VARIABLE, "1")
+    with pytest.raises(Interrupted):
+        handler.next_rendezvous()
+    assert met.meetings == 1 and (handler.get_backend(), handler.num_nodes_waiting()) == ("counted", 7)
+
+
+WORKER = """
+import pathlib, signal, sys, time
+from gemma4vec.training.processes.stop_signals import tell_torchrun
+pathlib.Path(sys.argv[1]).open("a").write("started\\n")
+if sys.argv[2] == "75":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # torchrun passes on what it is told
+    for _ in range(10):  # processes of one machine all tell it, while it answers the scheduler's signal
+        tell_torchrun()
+        time.sleep(0.01)
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("code", "ended", "starts"), [(75, 75, 1), (3, 3, 2)])
+def test_only_what_nobody_stopped_is_restarted(code: int, ended: int, starts: int, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    words = ["--standalone", "--max-restarts", "1", str(tmp_path / "worker.py"), str(tmp_path / "log"), str(code)]
+    done = subprocess.run(
+        [sys.executable, "-m", "gemma4vec.launch.torchrun", *words],
+        env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == ended, done.stderr
+    assert (tmp_path / "log").read_text() == "started\n" * starts and "Traceback" not in done.stderr

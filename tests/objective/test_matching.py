@@ -10,6 +10,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.objective.matching import (
     Distance,
     embedding_matching,
+    listwise_matching,
     margin_mse,
     relational_matching,
     score_candidates,
@@ -66,6 +67,58 @@ def test_relational_matching_is_the_double_sum_in_any_block(elements: int) -> No
     assert torch.autograd.gradcheck(lambda s: 3 * relational_matching(s, teacher, max_scores=elements), student)
     turned = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
     assert relational_matching(student, student @ turned).item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("elements", [1, 20, 10**6])
+def test_a_list_is_the_divergence_of_two_softmaxes_in_any_block(elements: int) -> None:
+    queries, candidates = unit(5, 6, seed=1), unit(9, 6, seed=2)
+    teacher_queries, teacher_candidates = unit(5, 3, seed=3), unit(9, 3, seed=4)
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    student, teacher = queries @ candidates.T, teacher_queries @ teacher_candidates.T
+    expected = score_distillation(student, teacher, temperature=temperature, teacher_temperature=0.2, scaled=False)
+
+    def found(q: Tensor, c: Tensor, t: Tensor, weights: Tensor | None = None) -> Tensor:
+        return listwise_matching(
+            q,
+            c,
+            teacher_queries,
+            teacher_candidates,
+            temperature=t,
+            teacher_temperature=0.2,
+            row_weights_N=weights,
+            max_scores=elements,
+        )
+
+    inputs = [queries, candidates, temperature]
+    torch.testing.assert_close(found(*inputs), expected, rtol=0, atol=1e-12)
+    wanted = torch.autograd.grad(expected, inputs)
+    assert all(one.abs().max() > 0.01 for one in wanted)
+    for ours, theirs in zip(torch.autograd.grad(found(*inputs), inputs), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(found, inputs)
+    weights = torch.tensor([0.0, 2.0, 1.0, 1.0, 1.0])
+    rows = torch.stack(
+        [
+            score_distillation(one[None], other[None], temperature=0.3, teacher_temperature=0.2, scaled=False)
+            for one, other in zip(student, teacher, strict=True)
+        ]
+    )
+    torch.testing.assert_close(found(*inputs, weights), (rows * weights).mean(), rtol=0, atol=1e-12)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_a_list() -> None:
+    queries, candidates = unit(5, 6, seed=1), unit(9, 6, seed=2)
+    loss = listwise_matching(queries, candidates, queries, candidates, temperature=0.1, teacher_temperature=0.1)
+    assert loss.item() == pytest.approx(0.0, abs=1e-12)
+    for gradient in torch.autograd.grad(loss, [queries, candidates]):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+def test_a_list_of_other_texts_or_of_one_is_refused() -> None:
+    with pytest.raises(InputError, match="the teacher has 4 queries and 9 candidates, the batch 5 and 9"):
+        listwise_matching(unit(5, 6, seed=1), unit(9, 6, seed=2), unit(4, 3, seed=3), unit(9, 3, seed=4))
+    with pytest.raises(InputError, match="a list of one candidate says nothing"):
+        listwise_matching(unit(1, 6, seed=1), unit(1, 6, seed=2), unit(1, 3, seed=3), unit(1, 3, seed=4))
 
 
 def columns(k: int) -> list[Tensor]:

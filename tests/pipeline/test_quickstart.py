@@ -213,3 +213,8 @@ def test_any_folder_and_base_can_be_named(tmp_path: Path, name: str) -> None:
     assert recipe.stages[0].data[0].path == str(folder) and recipe.model.base == f"./{name}"
     assert recipe.stages[0].budget.minutes == 1.5 and recipe.seed == 4
     assert recipe.model.lora is not None and recipe.model.lora.rank == 2
+
+
+def test_least_steps_go_into_the_budget() -> None:
+    recipe = quickstart_recipe(_changes(1.5, None, None, None, [], least_steps=60))
+    assert (recipe.stages[0].budget.minutes, recipe.stages[0].budget.least_steps) == (1.5, 60)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from gemma4vec.files import sha256_text
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.recorded.fingerprint import method, recipe_id
-from gemma4vec.recipe.schema import FastPaths, Recipe
+from gemma4vec.recipe.schema import Clusters, FastPaths, Recipe
 from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
 from gemma4vec.recipe.stop_rule import Claim, StopRule
 
@@ -70,6 +70,7 @@ DIFFERENT = [
             "echo_delta, separator: x",
         )
     ),
+    "model.layers=12",
     "model.lora=null",
     "model.lora.rank=8",
     "model.lora.alpha=8",
@@ -142,6 +143,19 @@ DIFFERENT = [
     "stages.0.batch.rows=8",
     "stages.0.batch.accumulate=2",
     "stages.0.batch.group_rows=4",
+    *(
+        f"stages.0.batch={{group_rows: 8, clusters: {{{change}}}}}"
+        for change in (
+            "",
+            "by: other",
+            "by: self",
+            "by: self, refresh: 5",
+            "text: query",
+            "text: positive",
+            "count: 5",
+            "across_sources: true",
+        )
+    ),
     "stages.0.batch.no_duplicates=true",
     "stages.0.batch.query_tokens=8",
     "stages.0.batch.document_tokens=8",
@@ -169,6 +183,7 @@ DIFFERENT = [
     "stages.0.budget={rows: 10}",
     "stages.0.budget={tokens: 10}",
     "stages.0.budget={minutes: 10}",
+    "stages.0.budget={minutes: 10, least_steps: 60}",
 ]
 
 TERMS = {
@@ -202,6 +217,8 @@ _OTHER_TERMS = (
     "kind: matching, teacher: x",
     "kind: matching, vectors: x",
     "kind: matching, teacher: x, form: relational",
+    "kind: matching, teacher: x, form: listwise",
+    "kind: matching, teacher: x, form: listwise, teacher_temperature: 0.1",
     "kind: matching, teacher: x, distance: l2",
     "kind: matching, teacher: x, texts: [queries]",
     "kind: matching, teacher: x, projection_learning_rate: 0.1",
@@ -270,12 +287,13 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
     tried |= {f"claim.{key}" for key in Claim.model_fields}
     tried |= {"model.start", "model.train", "model.train_embeddings", "stages.0.evaluation.export"}
-    tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
+    tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes", "least_steps")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
     tried |= {f"stages.0.data.0.{key}" for key in FIRST_KEYS}
     tried |= {f"stages.0.evaluation.stop.{key}" for key in StopRule.model_fields} | {"stages.0.evaluation.background"}
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
+    tried |= {f"stages.0.batch.clusters.{key}" for key in Clusters.model_fields}
     tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 

@@ -40,7 +40,7 @@ def open_subject(how: Mapping[str, Any]) -> "Subject":
 def open_retrieval_suite(how: Mapping[str, Any]) -> "RetrievalSuite":
     """A suite from `spec`, `task` and `mirror`."""
     from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
-    from gemma4vec.inspection.inspect import require_retrieval
+    from gemma4vec.inspection.inspected import require_retrieval
 
     mirror = how.get("mirror")
     return require_retrieval(open_any_suite(str(how["spec"]), mirror=Path(mirror) if mirror else None), how.get("task"))

@@ -65,6 +65,7 @@ def encode_command(
     from gemma4vec.machine.terminal import ProgressBar
     from gemma4vec.serving.encode.encode_file import EncodeSettings, encode_file, parse_part
     from gemma4vec.serving.encode.input_rows import Fields
+    from gemma4vec.training.processes.stop_signals import StopSignals
 
     if shard is not None and workers > 1:
         raise InputError("--shard and --workers exclude each other; run one process for each part")
@@ -87,7 +88,8 @@ def encode_command(
     settings = EncodeSettings(
         input_type, fields, shard_rows, file_format, dtype, dimension, max_bad_share, lease_seconds
     )
-    made = encode_file(ModelOpener(run), source, out, settings, part=part, workers=workers)
+    with StopSignals("the same command").caught():
+        made = encode_file(ModelOpener(run), source, out, settings, part=part, workers=workers)
     emit(as_json, made.as_json(), _encoded)
 
 

@@ -73,6 +73,15 @@ def quickstart_command(
             show_default=False,
         ),
     ] = None,
+    least_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--least-steps",
+            help="Go on to this number of steps where the minutes give fewer, as on a busy machine. Default: none.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe, such as seed=1.", metavar="KEY=VALUE")
     ] = None,
@@ -100,7 +109,7 @@ def quickstart_command(
         own = None if queries is None or queries.isdecimal() else queries
         if any(
             value is not None
-            for value in (minutes, base, folder, hard_negatives, questions, overrides, seed, read_as, own)
+            for value in (minutes, least_steps, base, folder, hard_negatives, questions, overrides, seed, read_as, own)
         ):
             raise InputError("--resume continues with the run's own recipe; leave out the other options")
         run = find_run(resume, out or home())
@@ -111,7 +120,7 @@ def quickstart_command(
     size = Size(most, documents)
     if resume is None:
         kind = _kind(folder, file, read_as)
-        changes = _changes(minutes, base, folder, seed, overrides or [], file, hard_negatives)
+        changes = _changes(minutes, base, folder, seed, overrides or [], file, hard_negatives, least_steps)
         recipe = quickstart_recipe(changes, kind)
         summary = start_quickstart(recipe, size, out, questions or 0)
     else:
@@ -158,9 +167,11 @@ def _changes(
     overrides: list[str],
     queries: Path | None = None,
     hard_negatives: int | None = None,
+    least_steps: int | None = None,
 ) -> list[str]:
     named = {
         "stages.0.budget.minutes": minutes,
+        "stages.0.budget.least_steps": least_steps,
         "model.base": base,
         "stages.0.data.0.path": str(folder.resolve()) if folder else None,
         "stages.0.data.0.queries": str(queries.resolve()) if queries else None,

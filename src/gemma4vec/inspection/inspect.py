@@ -311,22 +311,3 @@ def _geometry(
     queries = np.flatnonzero(open_N).tolist()
     figures, notes = vector_figures(model, suite, queries, pairs, reading.top[open_N], seed=seed)
     return pack({"figures": [asdict(one) for one in figures], "notes": notes})
-
-
-def require_retrieval(suite: Any, task: str | None) -> RetrievalSuite:
-    """One retrieval suite, also as a task of a group.
-
-    Raises:
-        InputError: another kind of suite, a group without a task's name, or an unknown task.
-    """
-    members = getattr(suite, "members", [suite])
-    names = [one.name for one in members]
-    if task is not None:
-        members = [one for one in members if one.name == task]
-        if not members:
-            raise InputError(f"{suite.name} has no task '{task}'; it has {', '.join(names[:20])}")
-    if len(members) > 1:
-        raise InputError(f"{suite.name} has {len(members)} tasks; inspect one: --task {names[0]}")
-    if not isinstance(members[0], RetrievalSuite):
-        raise InputError(f"{suite.name} is not a retrieval suite ({suite.kind}); inspect needs queries and documents")
-    return members[0]

@@ -4,7 +4,9 @@ A managed job that ends with 75 is started again (`recover_on_exit_codes`), as i
 Its SKYPILOT_TASK_ID stays the same, and with it the run (`train --job`).
 """
 
+import posixpath
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -48,12 +50,14 @@ def skypilot_text(work: Work, processes: Processes, task: SkyTask, *, port: int 
     """Return a task as YAML.
 
     Raises:
-        InputError: no output folder, or a value with odd characters.
+        InputError: no output folder, one that is relative or not on the volume, or a value with odd characters.
     """
     if processes.out is None and not work.encodes:
         raise InputError("--out is missing: name a folder on a volume that all machines share and that outlives them")
     if processes.out is not None and not processes.out.startswith("/"):
         raise InputError(f"--out {processes.out}: give the absolute path on the machines, such as /runs")
+    if work.encodes:
+        _check_vectors(work.words[2], processes.out)
     recovery = {"max_restarts_on_errors": processes.max_restarts, "recover_on_exit_codes": [Interrupted.exit_code]}
     resources: dict[str, Any] = {"job_recovery": recovery}
     if task.accelerators is not None:
@@ -84,3 +88,16 @@ is_host=$([ "$SKYPILOT_NODE_RANK" -eq 0 ] && echo 1 || echo 0)
 def _encode(work: Work, processes: Processes) -> str:
     part = Shell('"$((SKYPILOT_NODE_RANK + 1))/$SKYPILOT_NUM_NODES"')
     return f"{shell_line(['exec', *processes.run(*work.encode('--shard', part))])}\n"
+
+
+def _check_vectors(folder: str, mounted: str | None) -> None:
+    """Refuse an output of `encode` on a machine's own disk: each part would be alone there, and gone with the machine.
+
+    A relative path would be one in the machine's copy of --workdir, which SkyPilot does not copy back.
+    """
+    if not folder.startswith("/"):
+        raise InputError(
+            f"encode writes to {folder}: give the absolute path of a folder that all machines share, such as /runs/out"
+        )
+    if mounted is not None and not PurePosixPath(posixpath.normpath(folder)).is_relative_to(mounted):
+        raise InputError(f"encode writes to {folder}, which is not in --out {mounted}; name a folder in that")

@@ -1,9 +1,9 @@
-"""Slurm: a batch script. A training that reaches its time limit saves, and the job goes back into the queue.
+"""Slurm: a batch script. Work that reaches its time limit saves, and the job goes back into the queue.
 
 `--signal=USR1@120` signals all processes of the job's steps, not the batch script. `--requeue` only permits that a job
 is queued again, after a machine failed or another job took its place; Slurm does not look at exit codes for that. So
-the script itself asks for it (`scontrol requeue`) when the training ends with 75. The job's id stays the same, and with
-it the run (`train --job`).
+the script itself asks for it (`scontrol requeue`) when the work ends with 75. The job's id stays the same, and with it
+the run (`train --job`); parts of an encoding keep their finished shards.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from gemma4vec.errors import InputError, Interrupted
 from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_value, meeting_point, shell_line
 
 SECONDS_TO_SAVE = 120
-MOST_REQUEUES = 100  # a training that never takes a step before its limit must end some day
+MOST_REQUEUES = (
+    100  # a training that never takes a step, or a shard that never ends, before the limit must end some day
+)
 # torchrun reads its option --rdzv-conf there, and srun alone knows which machine a process is on.
 _ON_EACH = 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"'
 _REQUEUE = f"""code=$?
-# {Interrupted.exit_code}: stopped by a signal, with a checkpoint. Other codes: finished, or failed for good.
+# {Interrupted.exit_code}: stopped by a signal, what was finished is kept. Other codes: finished, or failed for good.
 if [ "$code" -eq {Interrupted.exit_code} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -73,10 +75,11 @@ def _options(work: Work, job: SlurmJob) -> list[str]:
         ("--account", job.account),
     ]
     options = [f"--job-name={work.name}", "--ntasks-per-node=1", "--requeue", "--open-mode=append"]
+    options.append(f"--signal=USR1@{SECONDS_TO_SAVE}")
     if work.encodes:
         options += ["--nodes=1", f"--array=1-{job.nodes}", f"--output={work.name}-%A_%a.log"]
     else:
-        options += [f"--nodes={job.nodes}", f"--signal=USR1@{SECONDS_TO_SAVE}", f"--output={work.name}-%j.log"]
+        options += [f"--nodes={job.nodes}", f"--output={work.name}-%j.log"]
     options += [f"{name}={check_value(name, value)}" for name, value in asked if value is not None]
     for option in job.more:
         name, _, value = option.partition("=")
@@ -101,6 +104,6 @@ head=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
 
 def _encode(work: Work, processes: Processes, job: SlurmJob) -> str:
     part = Shell(f'"$SLURM_ARRAY_TASK_ID/{job.nodes}"')
-    return f"""# Shards that are done are not encoded again, so a job that was cut off may simply be submitted again.
-{shell_line(["exec", "srun", *processes.run(*work.encode("--shard", part))])}
-"""
+    return f"""# Shards that are done are not encoded again.
+{shell_line(["srun", *processes.run(*work.encode("--shard", part))])}
+{_REQUEUE}"""

@@ -6,15 +6,19 @@ that a scheduler knows what to start again. A process that dies is restarted as 
 Of several machines, each announces the address from which it reaches the first one (`meeting_point.py`).
 """
 
+import argparse
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from types import FrameType
 
+import psutil
+
 from gemma4vec.errors import InputError, Interrupted, WorkError
 from gemma4vec.launch.meeting_point import own_address
-from gemma4vec.training.job import STOPPING_VARIABLE
+from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TORCHRUN_VARIABLE
 
 # What our processes are sent for each signal; they know no SIGHUP.
 PASSED_ON = {
@@ -34,15 +38,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
     # Its warnings are pages of frames about one refused connection; our own line says what that means.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ[TORCHRUN_VARIABLE] = str(os.getpid())
     from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    _restart_nothing_that_was_stopped()
     words = sys.argv[1:] if words is None else words
     try:
-        run.main(["--signals-to-handle", LEFT_TO_TORCH, *_local_address(words), *words])
+        run.run(_read(words))
+    except Interrupted as stopped:
+        return stopped.exit_code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return InputError.exit_code
@@ -65,35 +71,25 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _restart_nothing_that_was_stopped() -> None:
-    """Keep torchrun from starting processes again that ended with 75: that may outlast a scheduler's warning."""
-    from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
-    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+def _read(words: Sequence[str]) -> argparse.Namespace:
+    """torchrun's arguments; its machines meet as `rendezvous` says, and each announces its own address."""
+    from torch.distributed.run import parse_args
 
-    monitor = LocalElasticAgent._monitor_workers
+    from gemma4vec.launch.rendezvous import BACKEND, TORCHS, register
 
-    def monitor_and_note(self: LocalElasticAgent, group: WorkerGroup) -> RunResult:
-        result = monitor(self, group)
-        codes = [failure.exitcode for failure in result.failures.values()]
-        if result.is_failed() and (os.environ.get(STOPPING_VARIABLE) or Interrupted.exit_code in codes):
-            self._remaining_restarts = 0
-        return result
-
-    LocalElasticAgent._monitor_workers = monitor_and_note  # type: ignore[method-assign]
-
-
-def _local_address(words: Sequence[str]) -> list[str]:
-    from torch.distributed.run import get_args_parser
-
-    given = get_args_parser().parse_args(words)
-    if given.rdzv_backend != "c10d" or not given.rdzv_endpoint or given.local_addr is not None:
-        return []
-    return ["--local-addr", own_address(given.rdzv_endpoint)]
+    given = parse_args(["--signals-to-handle", LEFT_TO_TORCH, *words])
+    if given.standalone:  # as torchrun reads it
+        given.standalone, given.rdzv_backend = False, TORCHS
+        given.rdzv_endpoint, given.rdzv_id = "localhost:0", str(uuid.uuid4())
+    elif given.rdzv_backend == TORCHS and given.rdzv_endpoint and given.local_addr is None:
+        given.local_addr = own_address(given.rdzv_endpoint)
+    if given.rdzv_backend == TORCHS:
+        register()
+        given.rdzv_backend = BACKEND
+    return given
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    import psutil
-
     os.environ[STOPPING_VARIABLE] = "1"  # processes that torchrun starts from now on end at once
     children = psutil.Process().children()
     for child in children:

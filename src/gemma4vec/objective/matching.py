@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from gemma4vec.errors import InputError
-from gemma4vec.objective.log_partition import MAX_SCORES, row_blocks
+from gemma4vec.objective.log_partition import MAX_SCORES, log_partition, row_blocks
 from gemma4vec.objective.row_mean import row_mean
 
 Distance = Literal["squared", "l2", "cosine"]
@@ -116,6 +116,111 @@ class _Relations(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_ND,) = ctx.saved_tensors
         return gradient_ND * gradient, None, None
+
+
+def listwise_matching(
+    queries_ND: Tensor,
+    candidates_MD: Tensor,
+    teacher_queries_NE: Tensor,
+    teacher_candidates_ME: Tensor,
+    *,
+    temperature: float | Tensor = 0.05,
+    teacher_temperature: float = 0.05,
+    row_weights_N: Tensor | None = None,
+    max_scores: int = MAX_SCORES,
+) -> Tensor:
+    """KL divergence of each query's distribution over the batch's candidates from the teacher's, mean over queries.
+
+    The teacher ranks the whole batch as a list (ListNet's loss: Cao et al. 2007, ICML, section 4; over in-batch
+    candidates: Lin et al. 2021, RepL4NLP, section 3.2), not a row's own candidates alone (`score_distillation`). So a
+    candidate that answers two queries is no negative of either where the teacher knows it.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `queries_ND` | `[N, D]` float | unit vectors of the student's queries |
+        | `candidates_MD` | `[M, D]` float | of its candidates, M at least 2 |
+        | `teacher_queries_NE` | `[N, E]` float | the teacher's vectors of the same queries; no gradient |
+        | `teacher_candidates_ME` | `[M, E]` float | and of the same candidates |
+        | `row_weights_N` | `[N]` float, or None | weight of each query's divergence |
+
+    Args:
+        queries_ND, candidates_MD, teacher_queries_NE, teacher_candidates_ME, row_weights_N: see the table.
+        temperature: the student's similarities are divided by it; a scalar tensor with a gradient is learned.
+        teacher_temperature: the teacher's similarities are divided by it.
+        max_scores: number of similarities in memory at once.
+
+    Returns:
+        A scalar; 0 where all distributions are equal.
+
+    Raises:
+        InputError: the teacher has vectors of other texts, or there are fewer than 2 candidates.
+
+    Relations:
+        `score_distillation` of the two matrices of similarities, without their squared temperature.
+
+    Example:
+        >>> import torch
+        >>> one, two = torch.tensor([[1.0, 0.0]]), torch.eye(2)
+        >>> round(listwise_matching(one, two, one, two.flip(0), temperature=1.0, teacher_temperature=1.0).item(), 4)
+        0.4621
+    """
+    if len(queries_ND) != len(teacher_queries_NE) or len(candidates_MD) != len(teacher_candidates_ME):
+        raise InputError(
+            f"the teacher has {len(teacher_queries_NE)} queries and {len(teacher_candidates_ME)} candidates, the batch "
+            f"{len(queries_ND)} and {len(candidates_MD)}"
+        )
+    if len(candidates_MD) < 2:
+        raise InputError("a list of one candidate says nothing; a batch needs two candidates at least")
+    inverse = 1.0 / torch.as_tensor(temperature, dtype=queries_ND.dtype, device=queries_ND.device)
+    teacher_NE, teacher_ME = (one.detach().to(queries_ND) for one in (teacher_queries_NE, teacher_candidates_ME))
+    found: tuple[Tensor, Tensor] = _Expected.apply(
+        queries_ND, candidates_MD, teacher_NE, teacher_ME, teacher_temperature, max_scores
+    )
+    expected_N, entropy_N = found
+    log_N = log_partition(queries_ND, candidates_MD, inverse, max_scores=max_scores)
+    return row_mean(log_N - inverse * expected_N - entropy_N, row_weights_N)
+
+
+class _Expected(torch.autograd.Function):
+    """The student's similarity that the teacher's distribution expects, `[N]`, and that distribution's entropy."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries_ND: Tensor,
+        candidates_MD: Tensor,
+        teacher_NE: Tensor,
+        teacher_ME: Tensor,
+        teacher_temperature: float,
+        max_scores: int,
+    ) -> tuple[Tensor, Tensor]:
+        expected_ND, entropy_N = torch.empty_like(queries_ND), queries_ND.new_empty(len(queries_ND))
+        ctx.blocks = list(row_blocks(len(queries_ND), len(candidates_MD), max_scores))
+        ctx.teacher_temperature = teacher_temperature
+        for start, stop in ctx.blocks:
+            logs_RM = _teacher_logs(teacher_NE[start:stop], teacher_ME, teacher_temperature)
+            shares_RM = logs_RM.exp()
+            expected_ND[start:stop] = shares_RM @ candidates_MD
+            entropy_N[start:stop] = -(shares_RM * logs_RM).sum(1)
+        ctx.save_for_backward(queries_ND, expected_ND, teacher_NE, teacher_ME)
+        ctx.mark_non_differentiable(entropy_N)
+        return (expected_ND * queries_ND).sum(1), entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        queries_ND, expected_ND, teacher_NE, teacher_ME = ctx.saved_tensors
+        weighted_ND = queries_ND * gradient_N[:, None]
+        to_candidates_MD = queries_ND.new_zeros(len(teacher_ME), queries_ND.shape[1])
+        for start, stop in ctx.blocks:  # shares are computed again rather than kept
+            shares_RM = _teacher_logs(teacher_NE[start:stop], teacher_ME, ctx.teacher_temperature).exp_()
+            to_candidates_MD.addmm_(shares_RM.T, weighted_ND[start:stop])
+        return expected_ND * gradient_N[:, None], to_candidates_MD, None, None, None, None
+
+
+def _teacher_logs(teacher_RE: Tensor, teacher_ME: Tensor, temperature: float) -> Tensor:
+    return functional.log_softmax((teacher_RE @ teacher_ME.T) / temperature, dim=1)
 
 
 def score_candidates(queries_ND: Tensor, positives_ND: Tensor, negatives_NKD: Tensor) -> Tensor:

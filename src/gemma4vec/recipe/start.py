@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE, READOUT_FILE = "gemma4vec.json", "readout.safetensors"
 # Keys that must be the start's; `max_tokens` is the start's where the recipe gives none, and may be another.
-CARRIED = ("base", "attention", "readout", "head", "prompts", "allow_untested")
+CARRIED = ("base", "attention", "layers", "readout", "head", "prompts", "allow_untested")
 _FREE = ("max_tokens",)
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from gemma4vec.recipe.part import Part
 
 START = "start"  # as a teacher: the model that the run starts from
+LISTWISE_TEMPERATURE = 0.05  # of a teacher's similarities
 HARDNESS = 5.0  # EmbeddingGemma's alpha (arXiv:2509.20354, section 2.2), where rows have hard negatives
 
 
@@ -115,8 +116,10 @@ class Matching(Term):
         None,
         description="instead of a model, a file: .jsonl or .parquet with text and vector, or .npy with a file of texts",
     )
-    form: Literal["direct", "projection", "relational"] = Field(
-        "direct", description="projection: through a learned matrix; relational: similarities, whatever the dimensions"
+    form: Literal["direct", "projection", "relational", "listwise"] = Field(
+        "direct",
+        description="projection: through a learned matrix; relational: similarities, whatever the dimensions; "
+        "listwise: each query's distribution over all candidates of the batch",
     )
     distance: Literal["squared", "l2", "cosine"] = Field(
         "squared", description="how `direct` and `projection` compare two vectors"
@@ -125,6 +128,12 @@ class Matching(Term):
         ("queries", "positives", "negatives"), description="whose vectors are compared with the teacher's"
     )
     projection_learning_rate: float = Field(1e-3, gt=0, description="on the same schedule as optimizer.learning_rate")
+    teacher_temperature: float | None = Field(
+        None,
+        gt=0,
+        description=f"listwise: temperature of the teacher's similarities, null: {LISTWISE_TEMPERATURE}; the model's "
+        "is the task's",
+    )
 
     @property
     def row_by_row(self) -> bool:
@@ -139,6 +148,10 @@ class Matching(Term):
             raise ValueError("texts: name queries, positives or negatives, each once")
         if self.matryoshka is not None and self.form == "projection":
             raise ValueError("matryoshka: a projection leads from whole vectors; use form: direct or relational")
+        if self.form == "listwise" and not {"queries", "positives"} <= set(self.texts):
+            raise ValueError("form: listwise ranks positives for queries; name both in texts")
+        if self.form != "listwise" and self.teacher_temperature is not None:
+            raise ValueError(f"teacher_temperature belongs to form: listwise; this one is {self.form}")
         return self
 
 

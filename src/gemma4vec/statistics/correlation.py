@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts are imported when they are used: scipy.stats takes most of a second
 from scipy.special import ndtri
 
 from gemma4vec.statistics.bootstrap import Interval
@@ -129,7 +129,7 @@ def pair_metric_difference(
     if not 0.0 < confidence < 1.0 or resamples < 100:
         raise ValueError(f"confidence must be in (0, 1) and resamples at least 100, got {confidence} and {resamples}")
     compute = PAIR_METRICS[figure]
-    scale = _standardize if figure == "pearson" else stats.rankdata
+    scale = _standardize if figure == "pearson" else scipy.stats.rankdata
     prepared = [
         tuple(scale(_checked(side, gold)[0]) for side in (a, b)) + _checked(a, gold)[1:] for a, b, gold in tasks
     ]
@@ -211,7 +211,7 @@ def _ranks(values: npt.ArrayLike, gold: npt.ArrayLike) -> tuple[Floats, Floats]:
     values_N, gold_N = _checked(values, gold)
     if np.ptp(values_N) == 0.0:
         raise ValueError("all values of one side are equal: there is no correlation")
-    return stats.rankdata(values_N), stats.rankdata(gold_N)
+    return scipy.stats.rankdata(values_N), scipy.stats.rankdata(gold_N)
 
 
 def _standardize(values_N: Floats) -> Floats:
@@ -234,15 +234,15 @@ def spearman_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool = False) -
 
     With `ranked` the values are ranks already, which two models swapped: they are not ranked again.
     """
-    values_BN = values_BN if ranked else stats.rankdata(values_BN, axis=1)
+    values_BN = values_BN if ranked else scipy.stats.rankdata(values_BN, axis=1)
     return pearson_rows(values_BN, _ranked_gold(gold_BN))
 
 
 def _ranked_gold(gold_BN: Floats) -> Floats:
     """Ranks of each row; of one row that was broadcast, computed once."""
     if gold_BN.strides[0] == 0:
-        return np.broadcast_to(stats.rankdata(gold_BN[0]), gold_BN.shape)
-    return np.asarray(stats.rankdata(gold_BN, axis=1))
+        return np.broadcast_to(scipy.stats.rankdata(gold_BN[0]), gold_BN.shape)
+    return np.asarray(scipy.stats.rankdata(gold_BN, axis=1))
 
 
 def pearson_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool = False) -> Floats:

@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy.typing as npt
-from scipy import stats
-from scipy.optimize import brentq
+import scipy  # its parts are imported when they are used: scipy.stats takes most of a second
 
 from gemma4vec.statistics.combined_error import CombinedError
 from gemma4vec.statistics.stratified import standard_error, stratify
@@ -148,10 +147,10 @@ def _detectable(error: float, freedom: float, alpha: float, power: float) -> flo
     """Mean difference that a two-sided t-test at level `alpha` finds with probability `power`."""
     if error == 0.0:
         return 0.0
-    critical = float(stats.t.ppf(1.0 - alpha / 2.0, freedom))
+    critical = float(scipy.stats.t.ppf(1.0 - alpha / 2.0, freedom))
 
     def shortfall(noncentrality: float) -> float:
         # The lower rejection region adds less than alpha / 2 and nothing that matters at power 0.8.
-        return float(stats.nct.sf(critical, freedom, noncentrality)) - power
+        return float(scipy.stats.nct.sf(critical, freedom, noncentrality)) - power
 
-    return float(brentq(shortfall, 0.0, 10.0 * critical + 10.0)) * error
+    return float(scipy.optimize.brentq(shortfall, 0.0, 10.0 * critical + 10.0)) * error

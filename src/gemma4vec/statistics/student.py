@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts are imported when they are used: scipy.stats takes most of a second
 
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.stratified import StratifiedSample, singleton_note, standard_error, stratify
@@ -38,7 +38,7 @@ def t_interval(values: npt.ArrayLike, strata: Sequence[str] | None = None, *, co
     error, freedom = standard_error(sample)
     if error == 0.0:
         return Interval(mean, mean, mean, confidence, "degenerate", n, singleton_note(sample))
-    half = float(stats.t.ppf(0.5 + confidence / 2.0, freedom)) * error
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2.0, freedom)) * error
     return Interval(mean, mean - half, mean + half, confidence, "t", n, singleton_note(sample))
 
 
@@ -48,4 +48,4 @@ def one_sided_p(sample: StratifiedSample, bound: float, side: Alternative) -> fl
     if error == 0.0:
         return 1.0
     distance = sample.mean - bound if side == "greater" else bound - sample.mean
-    return float(stats.t.sf(distance / error, freedom))
+    return float(scipy.stats.t.sf(distance / error, freedom))

@@ -15,11 +15,10 @@ from gemma4vec.errors import Interrupted
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.reading.names import check_name
+from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE
 
 # Fields of the manifest.
 JOB, STOPPED_BY = "job", "stopped_by"
-# `launch.torchrun` sets it when it is asked to stop: processes that are started after that end at once.
-STOPPING_VARIABLE = "GEMMA4VEC_STOPPING"
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ TERMS: list[dict[str, Any]] = [
     {"kind": "self_contrast", "weight": 0.1},
     {"kind": "matching", "vectors": "VECTORS", "form": "projection"},
     {"kind": "matching", "name": "relations", "vectors": "VECTORS", "form": "relational"},
+    {"kind": "matching", "name": "list", "vectors": "VECTORS", "form": "listwise"},
     {"kind": "kl", "weight": 0.5, "source_weights": {"rows": 0.0}},
     {"kind": "margin_mse", "weight": 0.5, "source_weights": {"rows": 0.0}},
 ]

@@ -50,6 +50,12 @@ def test_with_a_compiler(
     assert choice.on is on and reason in choice.reason
 
 
+@pytest.mark.parametrize(("minutes", "least", "on"), [(0.5, 29, False), (0.5, 30, True), (5.0, 10, True)])
+def test_a_least_number_of_steps_is_work_too(compiler: Any, minutes: float, least: int, on: bool) -> None:
+    compiler(True)
+    assert choose_compile("auto", steps=None, minutes=minutes, least_steps=least).on is on
+
+
 @pytest.mark.parametrize(
     ("steps", "minutes", "cpu", "cuda"),
     [(30, None, True, False), (200, None, True, True), (None, 1.0, True, False), (None, 3.0, True, True)],

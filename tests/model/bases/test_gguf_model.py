@@ -12,6 +12,7 @@ from tiny_gguf import HEADS, TOKENS, permuted, write_tiny
 from gemma4vec.errors import InputError
 from gemma4vec.model.bases.gguf_file import GgufFile
 from gemma4vec.model.bases.gguf_model import hugging_face_name, unpermute, write_model_folder
+from gemma4vec.model.bases.gguf_tokenizer import merges_of, write_tokenizer
 
 
 @pytest.fixture(params=["gemma3", "llama"])
@@ -80,6 +81,37 @@ def test_the_tokenizer_puts_bos_first_and_round_trips(tmp_path: Path) -> None:
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<bos>", "<eos>", "<pad>")
     for text in ("ab cd", "  ab\n\tj", "\u00fc\u6f22", "a" * 50):
         assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
+
+
+def test_gemmas_tokenizer_is_written_as_transformers_writes_it(tmp_path: Path) -> None:
+    """transformers' reader, which takes twice as long on real files, is the oracle: the same bytes."""
+    from transformers import GemmaTokenizer
+
+    write_tiny(tmp_path / "tiny.gguf")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    metadata = GgufFile(tmp_path / "tiny.gguf").metadata
+    write_tokenizer(tmp_path / "tiny.gguf", metadata, ours)
+    expected = GemmaTokenizer.from_pretrained(str(tmp_path), gguf_file="tiny.gguf")
+    expected.chat_template = metadata.get("tokenizer.chat_template")
+    expected.model_max_length = metadata["gemma3.context_length"]
+    expected.save_pretrained(theirs)
+    assert {file.name for file in ours.iterdir()} == {file.name for file in theirs.iterdir()}
+    for file in theirs.iterdir():  # the library notes whether it was offline
+        found = file.read_bytes().replace(b'"local_files_only": true', b'"local_files_only": false')
+        assert (ours / file.name).read_bytes() == found, file.name
+
+
+def test_merges_have_the_order_of_transformers() -> None:
+    """A vocabulary in which cuts, equal lengths and nested merges abound."""
+    from transformers.tokenization_utils_base import generate_merges
+
+    random = np.random.default_rng(0)
+    words = dict.fromkeys("".join(random.choice(list("abc"), random.integers(1, 7))) for _ in range(400))
+    vocabulary = {word: number for number, word in enumerate([*"abc", *(word for word in words if len(word) > 1)])}
+    expected = generate_merges(vocabulary, {word: -number for word, number in vocabulary.items()})
+    assert len(expected) > 500
+    assert merges_of(vocabulary) == expected
 
 
 def test_unpermute_undoes_llama_cpps_permute() -> None:

@@ -106,6 +106,13 @@ def test_the_time_is_shared_among_stages_as_the_recipe_has_it(place: Path) -> No
     assert outline.final_recipe(job, 6.0, None).name == "tiny-a"
 
 
+def test_the_least_steps_of_a_stage_are_kept_in_the_time_of_a_plan(place: Path) -> None:
+    steps = {"a": {"train": "pairs", "set": {"stages.0.budget": {"minutes": 3, "least_steps": 40}}}}
+    outline = outline_of(place, steps)
+    budget = outline.final_recipe(outline.jobs["a"], 6.0, None).stages[0].budget
+    assert (budget.minutes, budget.least_steps) == (pytest.approx(6.0), 40)
+
+
 def test_what_is_left_is_passed_on(place: Path) -> None:
     jobs = list(outline_of(place).jobs.values())[:3]  # shares 1, 1.5, 1.5
     first, others = jobs[0], jobs[1:]

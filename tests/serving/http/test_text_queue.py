@@ -62,6 +62,61 @@ def test_few_texts_go_first_and_bulk_has_a_quarter() -> None:
         assert lengths(found) == [10]
 
 
+def test_from_half_a_queue_on_both_classes_fill_a_batch() -> None:
+    found = queue(batch=10, most=40)
+    found.admit(job(4))
+    found.admit(job(3, 3, 3, 3, 7))
+    assert found.waiting == 23
+    assert lengths(found) == [4, 3, 3]  # 23 of 40 wait
+    assert lengths(found) == [3, 3]
+    assert lengths(found) == [7] and found.waiting == 0
+
+
+def test_in_a_short_queue_a_single_query_is_a_batch_of_its_own() -> None:
+    found = queue(batch=10, most=47)
+    found.admit(job(4))
+    found.admit(job(3, 3, 3, 3, 7))
+    assert lengths(found) == [4]  # 23 of 47 wait
+
+
+def test_a_text_that_does_not_fit_into_what_is_left_keeps_its_place() -> None:
+    found = queue(batch=10, most=40)
+    found.admit(job(4))
+    found.admit(job(25, 7, 1, 1, 1))
+    assert [lengths(found) for _ in range(3)] == [[4, 1, 1, 1], [25], [7]]
+
+
+def goodput(seconds_a_batch: float) -> tuple[float, float]:
+    """Share of the full rate that is answered at five times the load, and the mean tokens of a batch.
+
+    Requests of one and of eight texts of 200 tokens come evenly for a minute. A batch takes some seconds however small
+    it is, and a second for 1,000 tokens.
+    """
+    clock = Clock()
+    found = TextQueue(2000, 10_000, clock)
+    batch_seconds = seconds_a_batch + 2000 / 1000
+    rate, now, coming, done, batches = 2000 / batch_seconds, 0.0, 0.0, 0, 0
+    kinds = iter(range(10**9))
+    while now < 60.0:
+        clock.now = now
+        while coming <= now:
+            texts = 8 if next(kinds) % 2 else 1
+            found.admit(job(*[200] * texts, deadline=1e9))
+            coming += 900 / (5 * rate)  # a mean request has 900 tokens
+        if not found.waiting:
+            now = coming
+            continue
+        batch = lengths(found)
+        done, batches = done + sum(batch), batches + 1
+        now += seconds_a_batch + sum(batch) / 1000
+    return done / now / rate, done / batches
+
+
+def test_goodput_under_overload_is_that_of_full_batches() -> None:
+    share, tokens = goodput(seconds_a_batch=0.2)
+    assert share >= 0.97 and tokens >= 1900
+
+
 def test_admission_counts_tokens_of_single_and_batch_requests_alike() -> None:
     found = queue(most=20)
     assert found.admit(job(500))  # nothing waits: whatever its size

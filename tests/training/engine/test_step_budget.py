@@ -54,6 +54,51 @@ def test_minutes_are_divided_by_the_mean_step_after_the_first(tmp_path: Path) ->
     assert json.loads((tmp_path / "budget.json").read_text()) == {"steps": 41, "watched": 5}
 
 
+def test_a_busy_machine_goes_on_to_the_least_steps(tmp_path: Path) -> None:
+    found = step_budget(stage(minutes=1, least_steps=50), 32, tmp_path, None)
+    watch(found, [40.0, 4.0, 4.0, 4.0, 4.0], [10] * 5)
+    assert (found.affordable, found.total) == (16, 50)
+    assert json.loads((tmp_path / "budget.json").read_text()) == {"steps": 50, "watched": 5}
+    assert found.pace() == (
+        "1 minutes give 16 steps at 4.0 s a step; 50 are made (budget.least_steps), in about 3 minutes"
+    )
+
+
+def test_an_idle_machine_keeps_to_its_minutes(tmp_path: Path) -> None:
+    found = step_budget(stage(minutes=1, least_steps=50), 32, tmp_path, None)
+    watch(found, [40.0, 1.0, 1.0, 1.0, 1.0], [10] * 5)
+    assert (found.affordable, found.total) == (61, 61)
+    assert found.pace() == "1 minutes give 61 steps at 1.0 s a step"
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.4, False), (9.7, True)])
+def test_few_steps_are_said_with_a_neighbour_if_there_is_one(
+    load: float, busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_module.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(budget_module.os, "cpu_count", lambda: 2)
+    found = step_budget(stage(minutes=1), 32, tmp_path, None)
+    assert found.pace() is None
+    watch(found, [40.0, 4.0, 4.0, 4.0, 4.0], [10] * 5)
+    said = found.pace() or ""
+    assert said.startswith("1 minutes give 16 steps at 4.0 s a step, few to learn from")
+    assert said.endswith("; budget.least_steps=30 goes on to 30")
+    assert ("load 9.7 on 2 cores" in said) is busy
+
+
+def test_nothing_is_said_of_other_budgets_and_of_resumed_runs(tmp_path: Path) -> None:
+    tokens = step_budget(stage(tokens=10_000), 32, tmp_path, None)
+    watch(tokens, [1.0] * 5, [100] * 5)
+    assert tokens.total == 100 and tokens.pace() is None
+    assert step_budget(stage(minutes=1), 32, tmp_path, {"steps": 16, "watched": 5}).pace() is None
+
+
+@pytest.mark.parametrize("other", ["steps", "rows", "tokens"])
+def test_least_steps_belong_to_minutes(other: str) -> None:
+    with pytest.raises(ValueError, match=f"least_steps belongs to a budget in minutes; this one is in {other}"):
+        Budget.model_validate({other: 100, "least_steps": 50})
+
+
 def test_tokens_are_divided_by_the_mean_of_all_steps(tmp_path: Path) -> None:
     found = step_budget(stage(tokens=10_000), 32, tmp_path, None)
     watch(found, [1.0] * 5, [80, 120, 100, 90, 110])

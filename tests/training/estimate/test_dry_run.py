@@ -117,6 +117,7 @@ def test_a_budget_becomes_steps_as_in_a_run() -> None:
     assert steps(rows=3) == 1
     assert steps(tokens=1000) == 10
     assert steps(minutes=1) == 21  # the first step is not on the clock
+    assert steps(minutes=1, least_steps=20) == 21 and steps(minutes=1, least_steps=60) == 60
 
 
 def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:

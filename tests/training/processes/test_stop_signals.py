@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,22 @@ from gemma4vec.errors import Interrupted
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.processes.stop_signals import StopSignals
+from gemma4vec.training.processes.stop_signals import TORCHRUN_VARIABLE, StopSignals
 from gemma4vec.training.run import record_outcome
 from gemma4vec.training.stage import Stage
 
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1]
+SOURCE = Path(__file__).resolve().parents[3] / "src"
+# The command as it starts, whose imports take for ever.
+STARTS = """
+import sys, time, types
+def run(words):
+    print("importing", flush=True)
+    time.sleep(600)
+sys.modules["gemma4vec.cli.main"] = types.SimpleNamespace(run=run)
+from gemma4vec.__main__ import run
+run(sys.argv[1:])
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +82,36 @@ def test_a_handler_of_the_calling_program_stays() -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert seen == [signal.SIGUSR1]
+
+
+def stopped_early(number: signal.Signals, *words: str) -> tuple[int, str]:
+    """The exit code of a command that a signal meets before its imports are done, and what it says."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTS, *words],
+        env=os.environ | {"PYTHONPATH": str(SOURCE), TORCHRUN_VARIABLE: str(os.getpid())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),  # as below a torchrun
+    )
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    return process.wait(60), process.communicate()[1]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_imports_ends_with_75_and_torchrun_is_told(number: signal.Signals) -> None:
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
+    try:
+        ended = stopped_early(number, "--traceback", "train", "recipe.yaml")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended == (75, f"interrupted: stopped by {number.name}; start it again\n") and told == [signal.SIGUSR1]
+
+
+def test_a_command_that_cannot_go_on_ends_as_any_program() -> None:
+    assert stopped_early(signal.SIGTERM, "eval", "train") == (-signal.SIGTERM, "")
 
 
 @pytest.fixture(scope="module")

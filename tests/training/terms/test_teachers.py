@@ -145,7 +145,7 @@ def test_such_a_teacher_is_refused_before_a_weight_is_loaded(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said == (
         f"error: stages.0.task.terms.1.form: the teacher has {length} dimensions, the model 32; use form: projection, "
-        "or form: relational"
+        "form: relational or form: listwise"
     )
 
 
@@ -298,6 +298,54 @@ stages:
         parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")
 
 
+@pytest.mark.parametrize("lengths", [None, [32, 16]])
+def test_a_list_of_all_candidates_of_the_batch(base: Path, tmp_path: Path, lengths: list[int] | None) -> None:
+    words = {"form": "listwise", "teacher_temperature": 0.2, "matryoshka": lengths}
+    stage = make_stage(
+        base,
+        tmp_path,
+        task=matching(vectors_file(tmp_path / "v.jsonl", 5), **words) | {"temperature": 0.3},
+        negatives=2,
+    )
+    batch = next(stage.task.batches())
+    (queries, *others), (teacher_queries, *teacher_others) = expected(stage, batch)
+    by_hand = 0.0
+    for length in lengths or [32]:
+        own, its = (prefix(torch.cat(parts), length) if length else None for parts in ([queries], others))
+        assert own is not None and its is not None and its.shape[0] == 3 * own.shape[0]
+        wanted = torch.softmax(teacher_queries @ torch.cat(teacher_others).T / 0.2, 1)
+        found = torch.log_softmax(own @ its.T / 0.3, 1)
+        by_hand += float((wanted * (wanted.log() - found)).sum(1).mean())
+    assert float(stage.task.loss(stage.built, batch).terms["matching"]) == pytest.approx(by_hand, rel=1e-4)
+    assert not stage.task.extra_parameters()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (
+            "form: listwise, texts: [queries, negatives]",
+            "form: listwise ranks positives for queries; name both in texts",
+        ),
+        (
+            "form: relational, teacher_temperature: 0.1",
+            "teacher_temperature belongs to form: listwise; this one is rel",
+        ),
+        ("form: listwise, teacher_temperature: 0", r"terms\.0\.teacher_temperature|teacher_temperature"),
+    ],
+)
+def test_a_list_that_a_recipe_cannot_mean(words: str, complaint: str) -> None:
+    text = f"""
+name: a
+stages:
+  - data: [{{name: a, path: a.jsonl}}]
+    task: {{terms: [{{kind: matching, vectors: v, {words}}}]}}
+    budget: {{steps: 1}}
+"""
+    with pytest.raises(InputError, match=complaint):
+        parse_recipe(text, "my.yaml")
+
+
 def test_a_teacher_is_asked_for_every_text_a_portion_at_a_time() -> None:
     some = [Row(f"q{n % 3}", [Document(f"p{n}"), Document("all")], [Document(f"n{n}")]) for n in range(10)]
     term = Matching(kind="matching", vectors="v.jsonl", texts=("queries", "positives"))
@@ -311,3 +359,29 @@ def test_a_teacher_is_asked_for_every_text_a_portion_at_a_time() -> None:
         "all",
         *(f"p{n}" for n in range(10)),
     }
+
+
+def test_a_teacher_is_little_ahead_of_the_first_batches_and_ever_further_later() -> None:
+    asked: list[int] = []
+
+    class Model(teachers.ModelTeacher):
+        def __init__(self) -> None:
+            self.name = "none"
+
+        def prepare(self, queries: Sequence[str], documents: Sequence[Document]) -> bool:
+            asked.append(len(queries))
+            return True
+
+    settings = TERMS["matching"].teacher(Matching(kind="matching", teacher="none", texts=("queries",)))
+    assert settings is not None
+    endless = (RowBatch([f"{n} {m}" for m in range(4)], [], [], 0) for n in range(10_000))
+    read = teachers.encode_ahead([teachers.TermTeacher(settings, Model())], endless, 4)
+    first = next(read)
+    assert first.queries[0] == "0 0" and asked == [64]  # 128 texts: as many positives as queries
+    for _ in range(15):
+        next(read)
+    assert asked == [64]
+    next(read)
+    assert asked == [64, 128]
+    assert sum(1 for _ in read) == 10_000 - 17
+    assert asked[2:7] == [256, 512, 1024, 2048, 2048] and sum(asked) == 40_000

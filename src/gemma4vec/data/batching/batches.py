@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gemma4vec.data.batching.epoch_order import Epoch, epoch_order
-from gemma4vec.data.batching.spread_duplicates import DuplicateSpreader
+from gemma4vec.data.batching.near_rows import ClusterWindow
+from gemma4vec.data.batching.spread_duplicates import DuplicateSpreader, units_of_rows
 from gemma4vec.data.rows.lazy_rows import LazyRows, as_lazy_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.text.prompts import Document
+
+_NEAR = 3  # keeps the order of near rows apart from other draws of the same seed
 
 
 @dataclass(frozen=True)
@@ -65,32 +68,70 @@ def batches(
     start: int = 0,
     group_rows: int = 1,
     no_duplicates: bool = False,
+    near: ClusterWindow | None = None,
 ) -> Iterator[RowBatch]:
     """Endless batches of `size` rows from batch number `start` on; an incomplete last batch of an epoch is dropped.
 
     With `group_rows` above 1, rows of one group come in runs of that length, in random order. A batch then has several
-    rows of each of a few groups, which are harder negatives than random rows. `no_duplicates` spreads rows with equal
-    texts over different batches (`data.batching.spread_duplicates`).
+    rows of each of a few groups, which are harder negatives than random rows. `near` says what the groups are, in place
+    of the rows' own (`data.batching.near_rows`). `no_duplicates` spreads rows with equal texts over different batches
+    (`data.batching.spread_duplicates`).
 
     Raises:
         InputError: fewer rows than one batch, or a row with fewer than `hard_negatives` negatives.
     """
     check_rows(rows, size=size, hard_negatives=hard_negatives)
     lazy = as_lazy_rows(rows)
+    drawn = numbered_batches(
+        rows, size=size, seed=seed, start=start, group_rows=group_rows, no_duplicates=no_duplicates, near=near
+    )
+    for chosen, passes, epoch in drawn:
+        yield _draw(lazy, chosen, passes, hard_negatives, seed, epoch)
+
+
+def numbered_batches(
+    rows: Sequence[Row],
+    *,
+    size: int,
+    seed: int,
+    start: int = 0,
+    group_rows: int = 1,
+    no_duplicates: bool = False,
+    near: ClusterWindow | None = None,
+) -> Iterator[tuple[list[int], list[int], int]]:
+    """(row numbers, pass of each, epoch) of the batches that `batches` draws."""
     per_epoch = len(rows) // size
     spreader = DuplicateSpreader(rows) if no_duplicates else None
+    units_R = units_of_rows(rows)[0] if near is not None else None
     epoch_shown, order = -1, Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
     step = start
     while True:
         epoch, within = divmod(step, per_epoch)
         if epoch != epoch_shown:
-            order = epoch_order(rows, size=size, seed=seed, epoch=epoch, group_rows=group_rows)
+            order = epoch_order(rows, size=size, seed=seed, epoch=epoch, group_rows=group_rows if near is None else 1)
+            part = slice(0, len(order.rows))
+            if near is not None and units_R is not None:
+                part = near.places(epoch, per_epoch, size)
+                generator = np.random.default_rng([seed, epoch, near.first, _NEAR])
+                order = _replace(order, part, near.arrange(_part(order, part), units_R, generator))
             if spreader is not None:
-                order = spreader.spread(order, size)
+                order = _replace(order, part, spreader.spread(_part(order, part), size))
             epoch_shown = epoch
         here = slice(within * size, (within + 1) * size)
-        yield _draw(lazy, order.rows[here].tolist(), order.passes[here].tolist(), hard_negatives, seed, epoch)
+        yield order.rows[here].tolist(), order.passes[here].tolist(), epoch
         step += 1
+
+
+def _part(order: Epoch, part: slice) -> Epoch:
+    return Epoch(order.rows[part], order.passes[part])
+
+
+def _replace(order: Epoch, part: slice, by: Epoch) -> Epoch:
+    if part == slice(0, len(order.rows)):
+        return by
+    rows, passes = order.rows.copy(), order.passes.copy()
+    rows[part], passes[part] = by
+    return Epoch(rows, passes)
 
 
 def _draw(rows: LazyRows, chosen: list[int], passes: list[int], hard_negatives: int, seed: int, epoch: int) -> RowBatch:

@@ -38,7 +38,7 @@ class DuplicateSpreader:
     """
 
     def __init__(self, rows: Sequence[Row]):
-        self._units_R, self._units = _units(rows)
+        self._units_R, self._units = units_of_rows(rows)
         self._repeated = find_repeated_texts(rows)
 
     def spread(self, order: Epoch, size: int) -> Epoch:
@@ -175,8 +175,8 @@ class _Later:
         return None
 
 
-def _units(rows: Sequence[Row]) -> tuple[NDArray[np.int32], int]:
-    """The unit of each row, `int32[R]`, and the number of units."""
+def units_of_rows(rows: Sequence[Row]) -> tuple[NDArray[np.int32], int]:
+    """The unit of each row, `int32[R]`, and the number of units: the sets of rows that one batch may be filled from."""
     mixture = as_mixture(rows)
     if not (mixture.one_source_batches or mixture.one_task_batches):
         return np.zeros(len(rows), dtype=np.int32), 1

@@ -71,19 +71,22 @@ def _skip_in_folder(folder: Path, name: str, top: bool) -> bool:
 
 
 def _walk(root: Path, skip: Callable[[Path, str, bool], bool]) -> Iterator[SourceFile]:
+    """The Python files below a folder. An environment has ten thousands, so paths are joined as strings."""
+    top = str(root)
     for folder, names, files in os.walk(root):
-        here = Path(folder)
-        names[:] = sorted(name for name in names if not skip(here, name, here == root))
+        here, is_top = Path(folder), folder == top
+        names[:] = sorted(name for name in names if not skip(here, name, is_top))
+        below = folder[len(top) :].replace(os.sep, "/").lstrip("/")
         for name in files:
-            if not name.endswith(".py") or _is_test(name) or skip(here, name, here == root):
+            if not name.endswith(".py") or _is_test(name) or skip(here, name, is_top):
                 continue
-            path = (here / name).relative_to(root).as_posix()
             try:
-                status = os.stat(here / name)
+                status = os.stat(os.path.join(folder, name))
             except OSError:
                 continue  # a dangling link
+            path = f"{below}/{name}" if below else name
             package = path.split("/", 1)[0].removesuffix(".py")
-            yield SourceFile(str(root), path, package, status.st_size, status.st_mtime_ns)
+            yield SourceFile(top, path, package, status.st_size, status.st_mtime_ns)
 
 
 def _is_test(name: str) -> bool:
@@ -94,7 +97,9 @@ def installed_versions() -> dict[str, str]:
     """Return name -> version of every installed distribution and of Python, ordered by name."""
     paths = sysconfig.get_paths()
     found = importlib.metadata.distributions(path=list({paths["purelib"], paths["platlib"]}))
-    versions = {distribution.metadata["Name"] or "": distribution.version for distribution in found}
+    # A distribution parses its file each time that it is asked for metadata.
+    each = [distribution.metadata for distribution in found]
+    versions = {metadata["Name"] or "": metadata["Version"] for metadata in each}
     versions["python"] = platform.python_version()
     return {name: versions[name] for name in sorted(versions, key=str.lower) if name}
 

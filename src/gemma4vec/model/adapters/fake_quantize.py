@@ -209,5 +209,7 @@ def _read_again(backbone: Backbone, folder: Path | None) -> Mapping[str, Tensor]
     stored = {header.dtype for header in tensor_headers(transformer_folder(folder)).values()}
     if stored and not stored & {"F32", "F64"}:
         return {}
-    wide = load_backbone(folder, causal=backbone.causal, dtype=torch.float32, allow_untested=True)
+    wide = load_backbone(
+        folder, causal=backbone.causal, dtype=torch.float32, allow_untested=True, layers=len(backbone.layers)
+    )
     return {name: parameter.detach() for name, parameter in wide.model.named_parameters()}

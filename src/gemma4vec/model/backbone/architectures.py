@@ -5,7 +5,7 @@ model/README.md, "A new model type". Nothing here reads a weight.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,13 +154,50 @@ def tower_config(config: Any) -> Any:
     return config
 
 
-def text_config(path: str | Path) -> Any:
-    """Config of the text tower at `path`; reads no weights.
+def text_config(path: str | Path, layers: int | None = None) -> Any:
+    """Config of the text tower at `path`, or of its first layers; reads no weights.
 
     Raises:
-        InputError: as `read_config`.
+        InputError: as `read_config` and `first_layers`.
     """
-    return tower_config(read_config(path))
+    return first_layers(tower_config(read_config(path)), layers)
+
+
+def first_layers(config: Any, count: int | None) -> Any:
+    """The config of a tower's first `count` layers (layer pruning: L3Prune, arXiv:2410.14578); None: of all.
+
+    Raises:
+        InputError: it has fewer layers, or layers that lean on others: shared keys, or embeddings of each layer.
+    """
+    have = int(getattr(config, "num_hidden_layers", 0) or 0)
+    if count is None or count == have:
+        return config
+    if count > have:
+        raise InputError(f"model.layers: {count}, and the base has {have}; give at most {have}")
+    for key in ("num_kv_shared_layers", "hidden_size_per_layer_input"):
+        if getattr(config, key, None):
+            raise InputError(
+                f"model.layers: the layers of a {config.model_type!r} lean on each other ({key}), so they cannot be "
+                "cut; leave the key out, or choose another base"
+            )
+    return keep_layers(config, range(count))
+
+
+def keep_layers(config: Any, numbers: Sequence[int]) -> Any:
+    """The config of a tower with these of its layers, in this order."""
+    values = config.to_dict()
+    count = int(config.num_hidden_layers)
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == count:
+            values[key] = [value[i] for i in numbers]
+    overrides = values.get("per_layer_config")
+    if overrides:
+        by_layer = {int(key): value for key, value in overrides.items()}
+        values["per_layer_config"] = {new: by_layer[old] for new, old in enumerate(numbers) if old in by_layer}
+    if values.get("num_kv_shared_layers"):
+        values["num_kv_shared_layers"] = sum(i >= count - values["num_kv_shared_layers"] for i in numbers)
+    values["num_hidden_layers"] = len(numbers)
+    return type(config).from_dict(values)
 
 
 def state_width(config: Any) -> int:

@@ -24,6 +24,7 @@ from gemma4vec.model.backbone.architectures import (
     Architecture,
     Reach,
     check_attention,
+    first_layers,
     library_attention,
     model_class,
     read_config,
@@ -355,8 +356,9 @@ def load_backbone(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     allow_untested: bool = False,
+    layers: int | None = None,
 ) -> Backbone:
-    """Load the text tower at `path`.
+    """Load the text tower at `path`, or its first `layers` layers.
 
     The attention mode is set before loading: on a loaded config, the sliding window would keep twice its size. From a
     multimodal checkpoint, only the text tower's weights are read.
@@ -364,8 +366,7 @@ def load_backbone(
     Args:
         path: folder of a Hugging Face or sentence-transformers model.
         causal: the attention mode.
-        dtype: dtype of the weights.
-        device: device of the weights.
+        dtype, device: of the weights.
         allow_untested: accept a decoder whose model type was never verified.
 
     Raises:
@@ -376,7 +377,7 @@ def load_backbone(
     with base_errors(path):
         whole_config = read_config(path)
         config, architecture, window = set_attention_mode(
-            tower_config(whole_config), causal=causal, allow_untested=allow_untested
+            first_layers(tower_config(whole_config), layers), causal=causal, allow_untested=allow_untested
         )
         whole = ENCLOSING_MODELS.get(whole_config.model_type)
         model, loaded = model_class(config).from_pretrained(
@@ -391,10 +392,9 @@ def load_backbone(
             output_loading_info=True,
         )
     if loaded["missing_keys"]:
-        first = sorted(loaded["missing_keys"])[0]
         raise InputError(
             f"model.base: {path} lacks {len(loaded['missing_keys'])} weights of a {config.model_type!r}, "
-            f"first {first!r}; is the download complete?"
+            f"first {min(loaded['missing_keys'])!r}; is the download complete?"
         )
     model.config.use_cache = False
     return Backbone(model.to(device), causal=causal, architecture=architecture, window=window)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.model import upstream
-from gemma4vec.model.backbone.architectures import library_attention, model_class, set_attention_mode
+from gemma4vec.model.backbone.architectures import keep_layers, library_attention, model_class, set_attention_mode
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.packing.packed_batch import PackedBatch
 
@@ -65,18 +65,7 @@ def representative_layers(kinds: Sequence[Kind], at_least: int = 2) -> list[int]
 
 def shallow_config(config: Any, layers: Sequence[int]) -> Any:
     """The config of a model with only these layers and a small vocabulary."""
-    values = config.to_dict()
-    count = int(config.num_hidden_layers)
-    for key, value in values.items():
-        if isinstance(value, list) and len(value) == count:
-            values[key] = [value[i] for i in layers]
-    overrides = values.get("per_layer_config")
-    if overrides:
-        by_layer = {int(key): value for key, value in overrides.items()}
-        values["per_layer_config"] = {new: by_layer[old] for new, old in enumerate(layers) if old in by_layer}
-    if values.get("num_kv_shared_layers"):
-        values["num_kv_shared_layers"] = sum(i >= count - values["num_kv_shared_layers"] for i in layers)
-    values["num_hidden_layers"] = len(layers)
+    values = keep_layers(config, layers).to_dict()
     values |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
     for key in ("vocab_size", "vocab_size_per_layer_input"):
         if values.get(key):

@@ -18,7 +18,8 @@ from gemma4vec.reading.json_values import load_own_json
 
 logger = logging.getLogger(__name__)
 
-CONVERSION = 1  # increase it when gguf_model.py writes other files from the same GGUF: old caches are then replaced
+# Increase it when gguf_model.py or gguf_tokenizer.py writes other files from the same GGUF, to replace old caches.
+CONVERSION = 1
 _RECORD_NAME = "base.json"
 _HEADROOM_BYTES = 200_000_000
 
@@ -139,7 +140,7 @@ def unpack(base: BundledBase) -> Path:
 def description(base: BundledBase) -> Iterator[Path]:
     """A folder with a base's config and tokenizer, without weights.
 
-    The cache keeps it, since it takes ten seconds to make. Where the cache cannot be written, it is removed at the end.
+    The cache keeps it, since it takes seconds to make. Where the cache cannot be written, it is removed at the end.
 
     Raises:
         InputError: a package is missing, or one of its files is damaged.

@@ -97,6 +97,19 @@ class _Cursor:
             raise ValueError("a string reaches beyond the end")
         return str(self._data[start : self.position], encoding="utf-8")
 
+    def strings(self, count: int) -> list[str]:
+        """As `string`, many times: a vocabulary has hundreds of thousands."""
+        data, position, length_at, found = self._data, self.position, struct.Struct("<Q").unpack_from, []
+        for _ in range(count):
+            (length,) = length_at(data, position)
+            start = position + 8
+            position = start + length
+            found.append(str(data[start:position], encoding="utf-8"))
+            if position > len(data):
+                raise ValueError("a string reaches beyond the end")
+        self.position = position
+        return found
+
     def value(self, type_number: int) -> Any:
         if type_number == _STRING:
             return self.string()
@@ -104,6 +117,8 @@ class _Cursor:
             item_type, count = self.unpack("IQ")
             if item_type in _SCALARS:
                 return list(self.unpack(f"{count}{_SCALARS[item_type]}"))
+            if item_type == _STRING:
+                return self.strings(count)
             return [self.value(item_type) for _ in range(count)]
         if type_number not in _SCALARS:
             raise ValueError(f"unknown value type {type_number}")

@@ -18,6 +18,7 @@ import numpy as np
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.bases.gguf_file import GgufFile
+from gemma4vec.model.bases.gguf_tokenizer import write_tokenizer
 from gemma4vec.model.bases.load_errors import base_errors
 
 if TYPE_CHECKING:
@@ -211,27 +212,3 @@ def _llama_config(metadata: dict[str, Any]) -> "PreTrainedConfig":
 
 
 _CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {"gemma3": _gemma3_config, "llama": _llama_config}
-
-
-def write_tokenizer(gguf_path: Path, metadata: dict[str, Any], folder: Path) -> None:
-    """Write the tokenizer of a GGUF file as `tokenizer.json` and `tokenizer_config.json`.
-
-    BOS comes first if the file says so; `eos_token` and `pad_token` are set.
-    """
-    from tokenizers import pre_tokenizers
-    from transformers import GemmaTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
-
-    is_gemma = metadata["tokenizer.ggml.model"] == "llama"
-    kind = GemmaTokenizer if is_gemma else GPT2Tokenizer
-    tokenizer = kind.from_pretrained(str(gguf_path.parent), gguf_file=gguf_path.name, trust_remote_code=False)
-    if metadata.get("tokenizer.ggml.pre") == "smollm":
-        backend = tokenizer.backend_tokenizer
-        # As in SmolLM2's own tokenizer.json; transformers' reader does not know this splitting rule.
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-        # GPT2Tokenizer would restore its own splitting rule when loaded.
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map)
-    tokenizer.chat_template = metadata.get("tokenizer.chat_template")
-    tokenizer.model_max_length = metadata[f"{metadata['general.architecture']}.context_length"]
-    tokenizer.save_pretrained(folder)

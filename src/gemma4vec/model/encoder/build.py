@@ -125,7 +125,12 @@ def build(
     tokenizer = tokenizer or load_recipe_tokenizer(model, path)
     check_vocabulary(tokenizer, config, path)
     backbone = load_backbone(
-        path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
+        path,
+        causal=model.attention == "causal",
+        dtype=dtype,
+        device=device,
+        allow_untested=model.allow_untested,
+        layers=model.layers,
     )
     built = assemble(model, backbone, tokenizer, seed=seed, folder=Path(path))
     if model.start is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gemma4vec.errors import Gemma4VecError, InputError
-from gemma4vec.model.backbone.architectures import ENCLOSING_MODELS, read_config, tower_config
+from gemma4vec.model.backbone.architectures import ENCLOSING_MODELS, first_layers, read_config, tower_config
 from gemma4vec.model.backbone.meta_model import empty_backbone
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.bases.weight_files import TensorHeader, tensor_headers
@@ -35,7 +35,7 @@ def outline_encoder(model: Model, path: str | Path, dtype: torch.dtype = torch.b
             or is of quantized weights.
     """
     whole = read_config(path)
-    config = tower_config(whole)
+    config = first_layers(tower_config(whole), model.layers)
     values = read_values(path)
     check_recipe(model, values)
     _refuse_quantized(whole, path)
@@ -51,7 +51,8 @@ def outline_encoder(model: Model, path: str | Path, dtype: torch.dtype = torch.b
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"model.base: {path}/config.json describes no model that can be built ({reason})") from error
     enclosing = ENCLOSING_MODELS.get(whole.model_type)
-    check_tensors(empty.model, tensor_headers(transformer_folder(path)), path, enclosing.prefix if enclosing else "")
+    headers = tensor_headers(transformer_folder(path))
+    check_tensors(empty.model, headers, path, enclosing.prefix if enclosing else "", cut=model.layers is not None)
     return assemble(model, empty, tokenizer)
 
 
@@ -65,7 +66,9 @@ def _refuse_quantized(config: Any, path: str | Path) -> None:
         )
 
 
-def check_tensors(model: nn.Module, tensors: dict[str, TensorHeader], path: str | Path, prefix: str = "") -> None:
+def check_tensors(
+    model: nn.Module, tensors: dict[str, TensorHeader], path: str | Path, prefix: str = "", *, cut: bool = False
+) -> None:
     """Refuse a model whose weight files have other sizes or fewer layers than its config says.
 
     Names that the library changes while it loads are left to the loader: only names that both sides have, and layers
@@ -76,6 +79,7 @@ def check_tensors(model: nn.Module, tensors: dict[str, TensorHeader], path: str 
         tensors: what the weight files have; empty: nothing is checked.
         path: folder of the base, for messages.
         prefix: regular expression for what a larger model puts before the tower's names.
+        cut: the recipe leaves layers out, so that more in the files are no surprise.
 
     Raises:
         InputError: one line with both sizes, or the missing layers.
@@ -98,7 +102,7 @@ def check_tensors(model: nn.Module, tensors: dict[str, TensorHeader], path: str 
         )
     layers = {int(number[1]) for name in wanted if (number := _LAYER.match(name))}
     extra = {int(number[1]) for name in found if (number := _LAYER.match(name))} - layers
-    if layers and extra:
+    if layers and extra and not cut:
         logger.warning(
             f"warning: the weights at {path} have layers up to number {max(extra)}; its config.json takes the first "
             f"{len(layers)} (num_hidden_layers), the others are left out"

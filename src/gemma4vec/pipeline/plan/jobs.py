@@ -140,10 +140,12 @@ class Outline:
         if minutes is not None:
             parts = [stage.budget.minutes for stage in job.recipe.stages]
             weights = [1.0 if None in parts else part or 1.0 for part in parts]
-            changes += [
-                f"stages.{number}.budget={{minutes: {minutes * weight / sum(weights)!r}}}"
-                for number, weight in enumerate(weights)
+            # A stage that asks for a least number of steps gets it, beyond the plan's minutes if it must be.
+            budgets = [
+                {"minutes": minutes * weight / sum(weights), "least_steps": stage.budget.least_steps}
+                for weight, stage in zip(weights, job.recipe.stages, strict=True)
             ]
+            changes += [f"stages.{number}.budget={json.dumps(budget)}" for number, budget in enumerate(budgets)]
         if start is not None:
             changes.append(f"{'model.start' if job.makes_model else EMBEDDER}={json.dumps(str(start))}")
         return parse_recipe(read_text(job.file, "recipe"), _where(job.file, job.step), changes)

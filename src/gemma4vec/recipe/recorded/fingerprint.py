@@ -25,9 +25,13 @@ _LOOKED_AT = ("suite", "max_queries", "max_documents")
 # Path of a key under its first name (`*` for any item of a list) -> the value that does what was done before the key.
 ADDED_LATER: dict[str, object] = {
     "stages.*.quantize": None,
+    "stages.*.budget.least_steps": None,
     "model.start": None,
+    "model.layers": None,
     "stages.*.data.*.repeat": None,
     "stages.*.task.terms.*.decoupled": False,
+    "stages.*.batch.clusters": None,
+    "stages.*.task.terms.*.teacher_temperature": None,
     "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }
 

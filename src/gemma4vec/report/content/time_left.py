@@ -31,7 +31,7 @@ def time_left(events: Sequence[Mapping[str, Any]], recipe: Mapping[str, Any]) ->
 
     Args:
         events: of the run.
-        recipe: as a tree; a stage's `budget` has one of steps, rows, tokens, minutes.
+        recipe: as a tree; a stage's `budget` has steps, rows, tokens, or minutes and `least_steps`.
     """
     last = next((one for one in reversed(events) if one.get("event") == "step" and number(one.get("step"))), None)
     if last is None:

@@ -2,6 +2,9 @@
 
 Requests of few texts go before bulk. While both wait, bulk gets a quarter of the tokens. A batch is full at a number of
 tokens; the oldest text of its class is always in it, so a text that is longer than a batch is a batch of its own.
+
+A batch of few texts is small, so that a single query is answered soon. But small batches compute fewer tokens a second.
+So from half a queue on, what one class leaves of a batch is filled by the other: the wait is then in the queue.
 """
 
 import threading
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 FEW_TEXTS = 4  # a request of at most this many texts goes before bulk
 _BULK_SHARE = 4  # one in four tokens is bulk's, while both wait
+_LONG = 0.5  # share of the queue's tokens from which on batches are filled by both classes
 _MOST_SKIPPED = 64  # texts that do not fit into a batch are passed over at most this often
 
 
@@ -147,7 +151,7 @@ class TextQueue:
                 for entries in (self._few, self._bulk):
                     self._drop_dead(entries)
                 if (self._few or self._bulk) and (batch := self._batch(self._choose())):
-                    return batch
+                    return sorted(batch, key=lambda entry: -entry.tokens.length)
                 if self._few or self._bulk:
                     continue
                 if self._closed:
@@ -166,16 +170,24 @@ class TextQueue:
         return self._taken[True] * _BULK_SHARE < sum(self._taken.values())
 
     def _batch(self, bulk: bool) -> list[Entry]:
+        long = self.waiting >= _LONG * self.most_tokens
+        batch = self._texts(bulk, self.batch_tokens)
+        room = self.batch_tokens - sum(entry.tokens.length for entry in batch)
+        if batch and long and room > 0:
+            batch += self._texts(not bulk, room, must=False)
+        return batch
+
+    def _texts(self, bulk: bool, room: int, must: bool = True) -> list[Entry]:
+        """Texts of one class that fit into `room` tokens, oldest first; with `must` the oldest, however long it is."""
         entries = self._bulk if bulk else self._few
         batch: list[Entry] = []
         skipped: list[Entry] = []
-        room = self.batch_tokens
         while entries and len(skipped) < _MOST_SKIPPED:
             entry = entries.popleft()
             if self._is_over(entry.job):
                 continue
             length = entry.tokens.length
-            if batch and length > room:
+            if (batch or not must) and length > room:
                 skipped.append(entry)
                 continue
             batch.append(entry)
@@ -186,7 +198,7 @@ class TextQueue:
             if room <= 0:
                 break
         entries.extendleft(reversed(skipped))
-        return sorted(batch, key=lambda entry: -entry.tokens.length)
+        return batch
 
     def _drop_dead(self, entries: deque[Entry]) -> None:
         while entries and self._is_over(entries[0].job):

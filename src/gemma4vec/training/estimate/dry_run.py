@@ -27,7 +27,8 @@ from gemma4vec.training.engine.base_files import BaseFiles, base_files
 from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
 from gemma4vec.training.engine.process_memory import keep_freed_memory, quick_collections
-from gemma4vec.training.engine.step_budget import known_steps
+from gemma4vec.training.engine.step_budget import known_steps, steps_of_minutes
+from gemma4vec.training.estimate.clusters import ClusterEstimate, estimate_clusters
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layer_costs import Source, costs_of, find_costs, input_bytes, of_training
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, total_cost
@@ -64,6 +65,7 @@ class StageEstimate:
     steps: int
     parameters: Parameters  # with what the task trains next to the model
     has_decoder: bool = False
+    clusters: ClusterEstimate | None = None
 
     @property
     def seconds(self) -> float:
@@ -118,7 +120,7 @@ def estimate(recipe: schema.Recipe, *, measure_compiled: bool = False) -> Estima
     with paused_collections(), base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
         outline = check_base(recipe, base.path, choice.dtype)
-        config = text_config(base.path)
+        config = text_config(base.path, recipe.model.layers)
         loaded = _load(recipe, base.path, outline)  # while the base's small files exist
         parameters = count_parameters(outline)
         kinds = layer_kinds(config, parameters.first_trained)
@@ -166,7 +168,9 @@ def _estimate_stage(
     model = replace(model, parameters=parameters, decoder_kinds=decoder_kinds(decoder) if decoder is not None else [])
     reading = read_batches(task, stage.layout)
     steps = known_steps(stage.budget, task.rows_per_batch * stage.batch.accumulate)
-    compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
+    compiled = choose_compile(
+        stage.layout.compile, steps=steps, minutes=stage.budget.minutes, least_steps=stage.budget.least_steps
+    )
     keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
     measured, framework, source = find_costs(model, number, data, reading, compiled, measure_compiled=measure_compiled)
     memory, gpu_memory = _memory(model, stage, reading, measured, framework)
@@ -194,6 +198,8 @@ def _estimate_stage(
     tokens = accumulate * reading.tokens
     if record is not None:
         seconds, source = tokens * record.seconds_per_token, of_training(record)
+    steps = steps_of(stage, tokens, seconds)
+    forward = (_SECOND_FORWARD[model.recipe.model.train] * computing / passes + reading.seconds) / stage.batch.rows
     return StageEstimate(
         name=stage.name,
         reading=reading,
@@ -207,9 +213,10 @@ def _estimate_stage(
         batches_per_step=accumulate,
         tokens_per_step=tokens,
         seconds_per_step=seconds,
-        steps=steps_of(stage, tokens, seconds),
+        steps=steps,
         parameters=model.parameters,
         has_decoder=decoder is not None,
+        clusters=estimate_clusters(stage, data, steps, forward),
     )
 
 
@@ -275,7 +282,7 @@ def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: floa
     if budget.tokens is not None:
         return max(1, round(budget.tokens / tokens_per_step))
     assert budget.minutes is not None
-    return 1 + round(budget.minutes * 60.0 / seconds_per_step)
+    return max(steps_of_minutes(budget.minutes, seconds_per_step), budget.least_steps or 0)
 
 
 def checkpoint_bytes(parameters: Sequence[Parameters], stages: Sequence[schema.Stage]) -> int:

@@ -92,7 +92,7 @@ def store_steps(
     plan = {key: value for key, value in ours["prepared"][-1].items() if key in ("grad_cache", "tokens_per_forward")}
     record = record_of(ours["step"], run=run.run_id, peak_bytes=peak, fields=plan)
     if record is not None:
-        config, stage = text_config(base).to_dict(), recipe.stages[number]
+        config, stage = text_config(base, recipe.model.layers).to_dict(), recipe.stages[number]
         costs = costs_file(recipe, stage, config, data.sources, device=device, dtype=dtype, compiled=compiled)
         save_record(record_file(costs), record)
 

@@ -1,10 +1,13 @@
 """SIGTERM and SIGUSR1: the training stops at the next step boundary, with a checkpoint and exit code 75.
 
 Schedulers send them before they take a machine away: Slurm sends SIGUSR1 some time before a job's limit, Kubernetes
-SIGTERM before a pod ends. Within a step a signal is only noted, since half a step is not worth saving. Elsewhere (while
-the model loads, while it is evaluated) it raises `errors.Interrupted` at once: nothing is lost there.
+SIGTERM before a pod ends. Within a step a signal is only noted, since half a step is not worth saving. Elsewhere
+(while the model loads, while it is evaluated) it raises `errors.Interrupted` at once: nothing is lost there. Before the
+training has begun (libraries are imported, rows are read), `end_at_signals` ends the process with the same code.
 """
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +19,10 @@ from gemma4vec.errors import Interrupted
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# `launch.torchrun` sets it when it is asked to stop: processes that are started after that end at once.
+STOPPING_VARIABLE = "GEMMA4VEC_STOPPING"
+# The id of the process of `launch.torchrun`, for those that it starts.
+TORCHRUN_VARIABLE = "GEMMA4VEC_TORCHRUN"
 
 
 class StopSignals:
@@ -45,8 +52,7 @@ class StopSignals:
             if threading.current_thread() is threading.main_thread():
                 for one in SIGNALS:
                     current = signal.getsignal(one)
-                    # torchrun's parent may ignore SIGUSR1, and its children inherit that.
-                    if current in (signal.SIG_DFL, signal.SIG_IGN):
+                    if _is_free(current):
                         before[one] = current
                         signal.signal(one, self._handle)
             yield
@@ -81,3 +87,47 @@ class StopSignals:
         self.name = signal.Signals(number).name
         if not self._noted_only:
             raise Interrupted(f"stopped by {self.name}{self._hint}")
+
+
+def end_at_signals() -> None:
+    """From now on SIGTERM and SIGUSR1 end this process with exit code 75, before and after `StopSignals.caught`.
+
+    A command calls it before it imports anything that takes seconds. Only for work that may simply be started again:
+    the process ends where it stands. A signal that comes while a library computes waits for the end of that.
+    """
+    for one in SIGNALS:
+        if _is_free(signal.getsignal(one)):
+            signal.signal(one, _End())
+
+
+class _End:
+    """The handler of `end_at_signals`."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a fork of ours: it is ended as it would be without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        tell_torchrun()
+        # An exception may come up inside any library here, and some swallow it.
+        os.write(2, f"interrupted: stopped by {signal.Signals(number).name}; start it again\n".encode())
+        os._exit(Interrupted.exit_code)
+
+
+def _is_free(handler: object) -> bool:
+    """Whether nobody but us has set it. torchrun's parent may ignore SIGUSR1, and its children inherit that."""
+    return handler in (signal.SIG_DFL, signal.SIG_IGN) or isinstance(handler, _End)
+
+
+def tell_torchrun() -> None:
+    """Tell the torchrun that started this process (`launch.torchrun`) that a signal stopped it, before it ends.
+
+    torchrun counts every exit code but 0 as a failure that a restart may help, and has no public way to learn of 75.
+    """
+    parent = os.getppid()
+    if os.environ.get(TORCHRUN_VARIABLE) == str(parent):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(parent, signal.SIGUSR1)

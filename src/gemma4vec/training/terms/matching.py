@@ -1,13 +1,13 @@
 """Distance of the model's vectors to those of a teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gemma4vec.machine.device import to_device
-from gemma4vec.objective.matching import embedding_matching, relational_matching
+from gemma4vec.objective.matching import embedding_matching, listwise_matching, relational_matching
 from gemma4vec.objective.matryoshka import matryoshka
 from gemma4vec.recipe import terms
 from gemma4vec.training.engine.task import ExtraParameter
@@ -18,8 +18,9 @@ class Matching(LossTerm):
     """The model's vectors approach a teacher's (EmbedDistill, arXiv:2301.12005; EmbeddingGemma, section 2.2).
 
     Reads the vectors of `texts` and the teacher's vectors of the same texts. Direct and through a projection, distances
-    are summed over queries, positives and negatives; relational, similarities among all of them are compared. Of
-    Matryoshka prefixes a direct match is with the teacher's own prefix, a relational one with its whole vectors.
+    are summed over queries, positives and negatives; relational, similarities among all of them are compared; listwise,
+    each query's distribution over the positives and negatives of all rows. Of Matryoshka prefixes a direct match is
+    with the teacher's own prefix, a relational or listwise one with its whole vectors.
     Example: `{kind: matching, teacher: "bundled:all-minilm-l6-v2", form: projection}`.
     """
 
@@ -45,7 +46,9 @@ class Matching(LossTerm):
         return {} if self.projection is None else {"projection": self.projection}
 
     def value(self, batch: TermBatch) -> Tensor:
-        """Direct: mean over the rows, summed over kinds of text. Relational: mean over pairs of texts."""
+        """Direct: mean over the rows, summed over kinds of text. Relational: mean over pairs of texts. Listwise: over
+        rows.
+        """
         settings, device = self.settings, batch.vectors.queries_ND.device
         pairs = [
             (own, to_device(batch.teacher[texts], device))
@@ -58,6 +61,8 @@ class Matching(LossTerm):
             return matryoshka(
                 lambda own: relational_matching(own, teacher_NE), [student_ND], lengths, settings.matryoshka_weights
             )
+        if settings.form == "listwise":
+            return self._listwise(batch, pairs)
         projection_ED = None if self.projection is None else self.projection.parameter
         weights_N = batch.row_weights_N
 
@@ -69,6 +74,26 @@ class Matching(LossTerm):
             )
 
         return torch.stack([self.sum_over_prefixes(distance, [own, its.to(own)]) for own, its in pairs]).sum()
+
+    def _listwise(self, batch: TermBatch, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Of the queries over all other texts; `pairs` has both models' vectors of `settings.texts`."""
+        named = [name for name in self.settings.texts if batch.vectors.of(name) is not None]
+        queries_ND, teacher_queries_NE = pairs[named.index("queries")]
+        others = [pair for name, pair in zip(named, pairs, strict=True) if name != "queries"]
+        candidates_MD, teacher_ME = (torch.cat(parts) for parts in zip(*others, strict=True))
+
+        def divergence(queries_Nd: Tensor, candidates_Md: Tensor) -> Tensor:
+            return listwise_matching(
+                queries_Nd,
+                candidates_Md,
+                teacher_queries_NE,
+                teacher_ME,
+                temperature=self.context.temperature.now_or(None),
+                teacher_temperature=self.settings.teacher_temperature or terms.LISTWISE_TEMPERATURE,
+                row_weights_N=batch.row_weights_N,
+            )
+
+        return self.sum_over_prefixes(divergence, [queries_ND, candidates_MD])
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:

@@ -32,8 +32,8 @@ from gemma4vec.training.terms.teacher_vectors import read_vectors, vector_length
 
 logger = logging.getLogger(__name__)
 
-# Texts that a teacher encodes between two writes to disk.
-_CHUNK = 4096
+# Texts that a teacher encodes between two writes to disk, and before the first batch.
+_CHUNK, _FIRST_CHUNK = 4096, 128
 
 
 class ModelTeacher:
@@ -196,7 +196,7 @@ def check_dimension(settings: TeacherSettings, teacher: int, model: int, key: st
     if settings.same_dimension and teacher != model:
         raise InputError(
             f"{key}.form: the teacher has {teacher} dimensions, the model {model}; use form: projection, "
-            "or form: relational"
+            "form: relational or form: listwise"
         )
 
 
@@ -228,14 +228,17 @@ def open_teachers(
 def encode_ahead(teachers: Iterable[TermTeacher], batches: Iterator[RowBatch], rows: int) -> Iterator[RowBatch]:
     """The batches, of `rows` rows each, after the teachers have encoded their texts.
 
-    Many batches are encoded at a time, since each time writes a file. This runs in the thread that makes batches: on a
-    CPU it competes with the training steps.
+    Many batches are encoded at a time, since each time writes a file. The first time has few and each later one twice
+    as many, so that training begins soon and a short one waits for little that it never reads. This runs in the thread
+    that makes batches: on a CPU it competes with the training steps.
     """
     models = [teacher for teacher in teachers if isinstance(teacher.model, ModelTeacher)]
     if not models:
         yield from batches
         return
-    while portion := list(islice(batches, max(1, _CHUNK // (2 * rows)))):
+    chunk = _FIRST_CHUNK
+    while portion := list(islice(batches, max(1, chunk // (2 * rows)))):
+        chunk = min(2 * chunk, _CHUNK)
         for teacher in models:
             texts = teacher.settings.texts
             queries: dict[str, None] = {}
