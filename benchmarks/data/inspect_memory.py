@@ -69,7 +69,7 @@ def main() -> int:
         "added_memory_mb": peak.added_own / 1e6,
         "bound_mb": bound / 1e6,
     }
-    write_result("inspect-memory", measured, arguments.results)
+    write_result("inspect-seconds" if arguments.usual else "inspect-memory", measured, arguments.results)
     peak_words = f"{peak.added_own / 1e6:,.0f} MB added at the peak (bound {bound / 1e6:,.0f})"
     print(f"{seconds:.0f} s ({cpu_seconds:.1f} of the processor, without encoding), {peak_words}")
     return int(peak.added_own > bound)

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma4vec.retrieval.tokenize import (
+    CODE_WORD,
     NAME_WEIGHT,
+    STOP_WORDS,
     choose_tokenizer,
     guess_language,
     split_identifier,
@@ -61,3 +63,12 @@ def test_the_corpus_decides_the_language():
     assert guess_language([]) == guess_language(["", "12 34"]) == "english"
     assert choose_tokenizer(german)("Punkten") == choose_tokenizer(german)("Punkte")
     assert choose_tokenizer(english, code=True) is tokenize_code
+
+
+@given(st.lists(st.lists(st.sampled_from(sorted(set().union(*STOP_WORDS.values())) + ["league"] * 9)), max_size=6))
+def test_the_language_is_that_of_most_words(drawn):
+    texts = [" ".join(words) for words in drawn]
+    words = [word for text in texts for word in CODE_WORD.findall(text)]
+    covered = {language: len([word for word in words if word in stop]) for language, stop in STOP_WORDS.items()}
+    best = max(covered, key=covered.__getitem__)
+    assert guess_language(texts) == (best if covered[best] > 1.2 * covered["english"] else "english")

@@ -6,6 +6,7 @@ Snowball stems (Porter, 2001), as in bm25s and Lucene's analyzers.
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import bm25s.stopwords as stopwords
@@ -106,8 +107,8 @@ def _english_stemmer() -> Stemmer.Stemmer:
 def guess_language(texts: Sequence[str], sample: int = 500) -> str:
     """Return the language whose stop words cover most words of a sample of the texts; English if unclear."""
     step = max(1, len(texts) // sample)
-    words = [word for text in texts[::step] for word in CODE_WORD.findall(text[:2_000].lower())]
-    coverage = {language: sum(word in stop for word in words) for language, stop in STOP_WORDS.items()}
+    counts = Counter(word for text in texts[::step] for word in CODE_WORD.findall(text[:2_000].lower()))
+    coverage = {language: sum(counts[word] for word in stop) for language, stop in STOP_WORDS.items()}
     best = max(coverage, key=coverage.__getitem__, default="english")
     # Stop word lists differ in length, so another language must beat English clearly.
     return best if coverage[best] > 1.2 * coverage["english"] else "english"
