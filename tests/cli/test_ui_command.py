@@ -61,3 +61,13 @@ def test_a_process_answers_the_printed_address_without_torch(tmp_path: Path) -> 
         process.kill()
     code, *loaded = out.split("LOADED", 1)[1].split()
     assert code == "0" and {"torch", "transformers", "scipy", "pyarrow"}.isdisjoint(loaded)
+
+
+def test_no_page_loads_torch() -> None:
+    program = (
+        "import sys; from gemma4vec.ui.app import FORMS, PAGES, STREAMS, load_page;"
+        "[load_page(target) for target in (*PAGES.values(), *STREAMS.values(), *FORMS.values())];"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT / "src")
+    assert {"torch", "transformers", "sentence_transformers"}.isdisjoint(done.stdout.split())

@@ -85,9 +85,9 @@ class FreshMachine:
         return [*base, f"{key}={self.kept.get(maker) or self.train(maker).path}"]
 
     def train(self, name: str) -> RunFolder:
-        """Train two steps of each stage; only base, batch and budget are made small."""
+        """Train two steps of each stage; only base, batch and budget are made small, and bf16 is nowhere emulated."""
         stages = load_recipe(name).stages
-        small = []
+        small = ["model.dtype=auto"]
         for number, stage in enumerate(stages):
             writes = stage.task.kind in ("vector_to_text", "suggestion")  # in texts as long as the recipe says
             limits = "rows: 4" if writes else "rows: 4, query_tokens: 32, document_tokens: 64"

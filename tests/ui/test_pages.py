@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -145,6 +146,8 @@ def test_damage_stays_in_its_place(damage: str) -> None:
     page = shown(client, f"/runs/{run_id}").text
     words = {"parquet": "is damaged", "metrics": "is damaged", "recipe": "cannot be read", "torn": "1 damaged line(s)"}
     assert words[damage] in page and "Learning curve" in page
+    timing = client.get(f"/runs/{run_id}/live").headers["Server-Timing"]  # by which the page asks less often
+    assert re.fullmatch(r"draw;dur=\d+\.\d", timing)
 
 
 def test_a_run_that_was_deleted_shows_what_the_ledger_has() -> None:

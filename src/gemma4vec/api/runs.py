@@ -15,6 +15,7 @@ from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.recipe.load import load_recipe, parse_dump, typed_overrides
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.early_compiler import prepare_compiler
 from gemma4vec.training.job import check_not_stopped, current_job
 
 logger = logging.getLogger(__name__)
@@ -165,6 +166,8 @@ def train(
             resume, loaded = begun.path, None
         # What cannot be trained leaves no run folder behind.
         checked = check_inputs(loaded) if loaded is not None else None
+        if loaded is not None:
+            prepare_compiler(loaded)
         run = start_run(loaded, where, started_by) if loaded is not None else _run_to_resume(resume, where)
         if first:
             logger.info(f"run folder: {run.path}")

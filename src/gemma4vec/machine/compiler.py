@@ -8,6 +8,11 @@ from pathlib import Path
 
 # Inductor writes C++ for a CPU and asks for one program alone: $CXX, else this.
 _DEFAULT = "clang++" if sys.platform == "darwin" else "g++"
+# Minimum remaining work for compilation to pay off, by device. Measured on a CPU with Gemma 3 270M: compiling for
+# training takes 90 s the first time and 20 s from the cache, the time of 30 or 7 steps. Compiled layers train 1.3 to
+# 1.9 times as fast. The values for a GPU are estimates: it does at least ten times more work in that time.
+STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
+MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
 # Triton compiles each kernel's launcher with one of these, or $CC.
 _FOR_TRITON = ("gcc", "clang")
 

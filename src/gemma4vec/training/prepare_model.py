@@ -13,8 +13,6 @@ from gemma4vec.model.backbone.compilation import (
     use_compile_cache,
 )
 from gemma4vec.model.backbone.kernel_options import fast_paths
-from gemma4vec.model.encoder.encoder import TextEncoder
-from gemma4vec.recipe import schema
 from gemma4vec.training.batches.micro_batches import can_share_prefix
 from gemma4vec.training.engine.process_memory import keep_freed_memory
 from gemma4vec.training.engine.step_budget import known_steps
@@ -23,8 +21,9 @@ from gemma4vec.training.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-# Tokens in the first compiled forward. Few, because memory is planned only afterwards; one graph serves any height.
-_PROBED = 2048
+# Width of the three rows in the first compiled forward, at most. Small, because memory is planned only afterwards; one
+# graph serves any height and width, but attention differs beyond `model.backbone.attention.LONGEST_ROW`.
+_PROBED_COLUMNS = 680
 
 
 def prepare_model(stage: Stage) -> MemoryPlan:
@@ -49,7 +48,7 @@ def prepare_model(stage: Stage) -> MemoryPlan:
         use_compile_cache()
         logger.info("compiling the decoder layers (a minute or more, once on a machine)")
         try:
-            found = run_compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
+            found = run_compiled(backbone, _training_probe(stage).check, compile_for_training)
         except upstream.compiler_errors() as error:  # slower, but the same result
             choice = failed_to_compile(error)
     if not choice.on:
@@ -73,10 +72,14 @@ def compile_for_training(backbone: Backbone) -> None:
     backbone.compile_layers()
 
 
-def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
-    """Run compiled layers for the first time: the probe at the width of training, and a small backward pass."""
-    backbone, shares = encoder.backbone, can_share_prefix(layout, encoder)
-    rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
-    found = probe.check(backbone, max(1, rows), layout.row_tokens)
-    probe.warm_up_backward(backbone, layout.row_tokens, share=shares, last_token_only=encoder.readout.last_token_only)
-    return found
+def _training_probe(stage: Stage) -> probe.TrainingProbe:
+    """The check of compiled layers, in the width of training; only vectors are read from last tokens and shared."""
+    encoder, layout = stage.built.encoder, stage.settings.layout
+    vectors = stage.settings.task.kind == "contrast"
+    columns = min(layout.row_tokens, _PROBED_COLUMNS)
+    return probe.TrainingProbe(
+        encoder.backbone,
+        columns,
+        share=vectors and can_share_prefix(layout, encoder),
+        last_token_only=vectors and encoder.readout.last_token_only,
+    )

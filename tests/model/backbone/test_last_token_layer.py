@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 from traced import trace_only
 
-from gemma4vec.model.backbone.attention_probe import warm_up_backward
+from gemma4vec.model.backbone.attention_probe import TrainingProbe
 from gemma4vec.model.backbone.backbone import load_backbone
 from gemma4vec.model.backbone.last_token_layer import find_last_tokens
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack, pad
@@ -78,10 +78,11 @@ def test_once_passed_back_training_finds_its_code_compiled(
     backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=3), causal=True, dtype=torch.float32).train()
     torch._dynamo.reset()
     counters.clear()
+    probe = TrainingProbe(backbone, 32, share=share, last_token_only=True)
     backbone.compile_layers()
-    warm_up_backward(backbone, 32, share=share, last_token_only=True)
+    probe.check()
     made = counters["stats"]["unique_graphs"]
-    assert made > 0 and all(parameter.grad is None for parameter in backbone.parameters())
+    assert made == 2 and all(parameter.grad is None for parameter in backbone.parameters())
     for layout in layouts(share):
         backbone(layout, last_token_only=True).sum().backward()
     assert counters["stats"]["unique_graphs"] == made

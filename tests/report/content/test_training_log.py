@@ -15,7 +15,7 @@ def steps(losses):
 
 
 def test_the_smoothed_loss_of_a_line_is_the_line_but_for_the_end():
-    smooth = read_training(steps([float(i) for i in range(200)])).smoothed_loss()
+    smooth = read_training(steps([float(i) for i in range(200)])).smoothed_loss
     assert [y for _, y in smooth[:195]] == pytest.approx(list(range(195)))
     assert [x for x, _ in smooth] == [100 * (i + 1) for i in range(200)]
     assert smooth[-1][1] == pytest.approx((199 + 198 + 197 + 196 + 195 + 194) / 6)
@@ -24,7 +24,7 @@ def test_the_smoothed_loss_of_a_line_is_the_line_but_for_the_end():
 def test_losses_that_are_not_finite_are_counted_and_left_out():
     log = read_training(steps([1.0, None, math.nan, 3.0]))
     assert log.skipped_losses == 2
-    assert [x for x, _ in log.smoothed_loss()] == [100, 400]
+    assert [x for x, _ in log.smoothed_loss] == [100, 400]
 
 
 def test_stages_go_on_where_the_one_before_ended():

@@ -11,7 +11,7 @@ import torch
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
-from gemma4vec.machine.compiler import missing_for_compile
+from gemma4vec.machine.compiler import MINUTES_WORTH_IT, STEPS_WORTH_IT, missing_for_compile
 from gemma4vec.machine.device import MIN_COMPILE_CAPABILITY, choose_device
 from gemma4vec.model import upstream
 
@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from gemma4vec.model.backbone.backbone import Backbone
 
 T = TypeVar("T")
-# Minimum remaining work for compilation to pay off, by device. Measured on a CPU with Gemma 3 270M: compiling for
-# training takes 90 s the first time and 20 s from the cache, the time of 30 or 7 steps; compiling for encoding takes 10
-# to 30 s, the time of 200,000 characters. Compiled layers train 1.3 to 1.9 times as fast. The values for a GPU are
-# estimates: it does at least ten times more work in that time.
-_STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
-_MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
+# Fewest characters to encode for which compilation pays off, by device: on a CPU it takes 10 to 30 s, the time of
+# 200,000 characters.
 CHARACTERS_WORTH_IT = {"cpu": 400_000, "cuda": 10_000_000}
 
 
@@ -60,9 +56,9 @@ def choose_compile(
     if missing:
         return CompileChoice(False, f"{missing}: layers run uncompiled, a quarter to a half slower")
     device = choose_device().name
-    few = steps is not None and steps < _STEPS_WORTH_IT[device]
-    short = minutes is not None and minutes < _MINUTES_WORTH_IT[device]
-    if few or (short and (least_steps or 0) < _STEPS_WORTH_IT[device]):
+    few = steps is not None and steps < STEPS_WORTH_IT[device]
+    short = minutes is not None and minutes < MINUTES_WORTH_IT[device]
+    if few or (short and (least_steps or 0) < STEPS_WORTH_IT[device]):
         return CompileChoice(False, "the budget is too short for compilation to pay")
     return CompileChoice(True, "compiled once, for all shapes")
 

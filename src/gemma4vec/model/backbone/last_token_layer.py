@@ -4,13 +4,14 @@ A readout such as `last_token` uses one state of each document. The last layer s
 tokens, but queries, attention outputs and feed-forward only of the last token of each document. In Gemma 3 270M that
 saves 5% of the whole computation; values and gradients stay the same.
 
-The library's own layer runs twice: once on whole rows, to store keys and values, and once on the last tokens, which
-attend to them. The compiler drops everything else of the first run. Uncompiled layers would compute it, so this is for
+The library's own layer runs twice: once on whole rows, until it has keys and values, and once on the last tokens, which
+attend to them. The compiler drops the queries of the first run. Uncompiled layers would compute them, so this is for
 compiled layers alone, and not for checkpointed ones, whose library code refuses a cache.
 
 Shapes: R rows, C columns, M last tokens of a row (the maximum over rows, at least 2), D hidden size.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,10 @@ from gemma4vec.model import upstream
 from gemma4vec.model.packing.packed_batch import PackedBatch
 
 
+class _KeysStoredError(Exception):
+    """Ends the first run: what follows its keys and values is not needed, and takes seconds to trace."""
+
+
 class _StoredKeys:
     """In the role of the library's cache: stores keys and values of the first run and returns them in the second."""
 
@@ -28,9 +33,14 @@ class _StoredKeys:
         self.kept: tuple[Tensor, Tensor] | None = None
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Called by the library's attention layer."""
+        """Called by the library's attention layer.
+
+        Raises:
+            _KeysStoredError: this is the first run.
+        """
         if self.kept is None:
             self.kept = (keys, values)
+            raise _KeysStoredError
         return self.kept
 
 
@@ -52,7 +62,8 @@ def enable_last_token_only(layer: nn.Module) -> None:
         if last_RM is None:
             return whole(hidden_states, **named)  # type: ignore[no-any-return]
         named["past_key_values"] = _StoredKeys()
-        whole(hidden_states, **named)
+        with suppress(_KeysStoredError):
+            whole(hidden_states, **named)
         named["attention_mask"] = _pick(attention_mask.squeeze(1), last_RM).unsqueeze(1)
         named["position_embeddings"] = tuple(_pick(x, last_RM) for x in position_embeddings)
         return whole(_pick(hidden_states, last_RM), **named)  # type: ignore[no-any-return]

@@ -30,7 +30,7 @@ def series_class(place: int) -> str:
 
 def draw_loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
     """Draw the smoothed training loss of every run over tokens; None if no run has a curve."""
-    rows = [(place, log.smoothed_loss()) for place, log in _logs(groups) if len(log.steps) > 1]
+    rows = [(place, log.smoothed_loss) for place, log in _logs(groups) if len(log.steps) > 1]
     points = [point for _, smooth in rows for point in smooth]
     if not points:
         return None

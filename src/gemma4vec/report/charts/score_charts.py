@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from gemma4vec.report.charts.svg import (
@@ -35,7 +36,7 @@ def draw_learning_curve(log: TrainingLog, width: float, references: Sequence[tup
         panels.append(_draw_evaluations(log, evaluations, width, (250.0, 380.0), references))
         bottom = 380.0
     panels.append(_draw_minutes(log, width, bottom))
-    last = log.smoothed_loss()[-1][1] if log.smoothed_loss() else math.nan
+    last = log.smoothed_loss[-1][1] if log.smoothed_loss else math.nan
     description = (
         f"Smoothed training loss at the end: {last:.3f} after {log.steps[-1].tokens:,.0f} tokens. "
         + "; ".join(f"{row.suite} at step {row.step}: {row.value:.3f}" for row in evaluations[-5:])
@@ -48,7 +49,7 @@ def _token_scale(log: TrainingLog, width: float) -> Scale:
 
 
 def _draw_loss(log: TrainingLog, width: float, top: float, bottom: float) -> Markup:
-    smooth = log.smoothed_loss()
+    smooth = log.smoothed_loss
     raw = [(step.tokens, step.loss) for step in log.steps if math.isfinite(step.loss)]
     # The first losses can be far above all others and would flatten the curve, so the axis ignores outliers.
     losses = np.array([loss for _, loss in raw] or [0.0])
@@ -84,7 +85,8 @@ def _draw_evaluations(
         for row in own:
             x, y = panel.x(row.tokens), panel.y(row.value)
             if row.low is not None and row.high is not None:
-                parts.append(line((x, panel.y(row.low)), (x, panel.y(row.high)), "interval trained"))
+                ends = [panel.y(min(max(edge, panel.y.low), panel.y.high)) for edge in (row.low, row.high)]
+                parts.append(line((x, ends[0]), (x, ends[1]), "interval trained"))
             parts.append(marker((x, y), "mark trained", ("circle", "square", "diamond")[number % 3]))
         x, y = panel.x(own[-1].tokens), panel.y(own[-1].value)
         parts.append(text((x - 8, y - 9), f"{suite} {own[-1].value:.3f}", "label value", "end"))
@@ -94,21 +96,24 @@ def _draw_evaluations(
 def _draw_minutes(log: TrainingLog, width: float, bottom: float) -> Markup:
     """Label the token axis with the minutes at which training reached each count."""
     scale = _token_scale(log, width)
-    known = [(step.tokens, step.seconds / 60) for step in log.steps]
+    at = np.array([0.0, *(step.tokens for step in log.steps)])
+    minutes = np.array([0.0, *(step.seconds / 60 for step in log.steps)])
     marks = scale.ticks(_x_ticks(width))
-    timed = any(minutes > 0 for _, minutes in known)
+    timed = bool((minutes > 0).any())
     parts = [
-        text((scale(mark), bottom + 32), _minute_label(mark, known), "tick faint", "middle")
+        text((scale(mark), bottom + 32), _minute_label(mark, at, minutes), "tick faint", "middle")
         for mark in marks
         if timed and mark > 0
     ]
-    words = "tokens trained; below them: minutes" if timed else "tokens trained"
+    words = "tokens trained; below them: time" if timed else "tokens trained"
     return Markup("").join([*parts, text((width - RIGHT, bottom + 52), words, "label", "end")])
 
 
-def _minute_label(tokens: float, known: Sequence[tuple[float, float]]) -> str:
-    minutes = float(np.interp(tokens, [0.0, *(x for x, _ in known)], [0.0, *(y for _, y in known)]))
-    return f"{minutes:.1f} min" if minutes < 10 else f"{minutes:,.0f} min"
+def _minute_label(tokens: float, at: npt.NDArray[np.float64], minutes: npt.NDArray[np.float64]) -> str:
+    found = float(np.interp(tokens, at, minutes))
+    if minutes[-1] < 1:
+        return f"{60 * found:.0f} s"
+    return f"{found:.1f} min" if found < 10 else f"{found:,.0f} min"
 
 
 def _x_ticks(width: float) -> int:
@@ -137,9 +142,11 @@ def _thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
     if len(points) <= MOST_POINTS:
         return list(points)
     kept: list[tuple[float, float]] = []
-    for stretch in np.array_split(np.arange(len(points)), MOST_POINTS // 2):
-        ends = {min(stretch, key=lambda row: points[row][1]), max(stretch, key=lambda row: points[row][1])}
+    first = 0
+    for stretch in np.array_split(np.array([y for _, y in points]), MOST_POINTS // 2):
+        ends = {first + int(stretch.argmin()), first + int(stretch.argmax())}
         kept.extend(points[row] for row in sorted(ends))
+        first += len(stretch)
     return kept
 
 

@@ -2,8 +2,10 @@
 
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -57,6 +59,7 @@ class TrainingLog:
         """Number of steps whose loss is not finite."""
         return sum(not math.isfinite(step.loss) for step in self.steps)
 
+    @cached_property
     def smoothed_loss(self) -> list[tuple[float, float]]:
         """Return (tokens, loss): means over centered windows of a twentieth of the run; centered means do not lag.
 
@@ -118,9 +121,12 @@ def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
         if stage != stage_now:
             before, stage_now = (last.step, last.tokens, last.seconds), stage
         one = by_step[stage, at]
-        last = replace(one, step=at + before[0], tokens=one.tokens + before[1], seconds=one.seconds + before[2])
+        last = one
+        if any(before):
+            last = replace(one, step=at + before[0], tokens=one.tokens + before[1], seconds=one.seconds + before[2])
         steps[stage, at] = last
-    evaluations = [_evaluation(event, place, steps) for place, event in sorted(found.items())]
+    places = list(steps)
+    evaluations = [_evaluation(event, place, places, steps) for place, event in sorted(found.items())]
     return TrainingLog(list(steps.values()), evaluations, finished, [one for _, one in sorted(held_out.items())])
 
 
@@ -132,12 +138,15 @@ def _held_out(event: dict[str, Any], stage: int, step: int) -> HeldOut:
 
 
 def _evaluation(
-    event: dict[str, Any], place: tuple[int, int, str], steps: Mapping[tuple[int, int], Step]
+    event: dict[str, Any],
+    place: tuple[int, int, str],
+    places: Sequence[tuple[int, int]],
+    steps: Mapping[tuple[int, int], Step],
 ) -> Evaluation:
     """Return an evaluation with the token count of the last step before it."""
     stage, at, suite = place
-    done = [step for key, step in steps.items() if key <= (stage, at)]
-    step, tokens = (done[-1].step, done[-1].tokens) if done else (0, 0.0)
+    done = bisect_right(places, (stage, at))
+    step, tokens = (steps[places[done - 1]].step, steps[places[done - 1]].tokens) if done else (0, 0.0)
     return Evaluation(suite, step, tokens, float(event["ndcg@10"]), number(event.get("low")), number(event.get("high")))
 
 

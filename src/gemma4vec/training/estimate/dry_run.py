@@ -29,6 +29,7 @@ from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
 from gemma4vec.training.engine.process_memory import keep_freed_memory, quick_collections
 from gemma4vec.training.engine.step_budget import known_steps, steps_of_minutes
+from gemma4vec.training.estimate.clusters import ClusterEstimate, estimate_clusters
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layer_costs import Source, costs_of, find_costs, input_bytes, of_training
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, total_cost
@@ -66,6 +67,7 @@ class StageEstimate:
     steps: int
     parameters: Parameters  # with what the task trains next to the model
     has_decoder: bool = False
+    clusters: ClusterEstimate | None = None
 
     @property
     def seconds(self) -> float:
@@ -201,6 +203,8 @@ def _estimate_stage(
     tokens = accumulate * reading.tokens
     if record is not None:
         seconds, source = tokens * record.seconds_per_token, of_training(record)
+    steps = steps_of(stage, tokens, seconds)
+    forward = (_SECOND_FORWARD[model.recipe.model.train] * computing / passes + reading.seconds) / stage.batch.rows
     return StageEstimate(
         name=stage.name,
         reading=reading,
@@ -214,9 +218,10 @@ def _estimate_stage(
         batches_per_step=accumulate,
         tokens_per_step=tokens,
         seconds_per_step=seconds,
-        steps=steps_of(stage, tokens, seconds),
+        steps=steps,
         parameters=model.parameters,
         has_decoder=decoder is not None,
+        clusters=estimate_clusters(stage, data, steps, forward),
     )
 
 

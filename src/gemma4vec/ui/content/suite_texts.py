@@ -11,7 +11,7 @@ from typing import Any
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
-from gemma4vec.inspection.inspect import require_retrieval
+from gemma4vec.inspection.inspected import require_retrieval
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 from gemma4vec.text.prompts import Document
 
