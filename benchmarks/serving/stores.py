@@ -36,7 +36,7 @@ from postgres_server import postgres_server, reason_to_skip
 K = 10
 SINGLE = 40  # queries of a measurement one at a time
 ROUNDS = 5
-FUNNELS = ("pca_binary", "binary", "int8", "prefix", "pca")
+FUNNELS = ("pq", "pca_binary", "binary", "int8", "prefix", "pca")
 NAMES = (*FUNNELS, "lance-ivf_sq", "lance-ivf_pq", "postgres-hnsw", "postgres-bit")
 SLACK = 0.01  # of recall on other queries, below the gate's
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from gemma4vec.files import sha256_text
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.recorded.fingerprint import method, recipe_id
-from gemma4vec.recipe.schema import FastPaths, Recipe
+from gemma4vec.recipe.schema import Clusters, FastPaths, Recipe
 from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
 from gemma4vec.recipe.stop_rule import Claim, StopRule
 
@@ -143,6 +143,19 @@ DIFFERENT = [
     "stages.0.batch.rows=8",
     "stages.0.batch.accumulate=2",
     "stages.0.batch.group_rows=4",
+    *(
+        f"stages.0.batch={{group_rows: 8, clusters: {{{change}}}}}"
+        for change in (
+            "",
+            "by: other",
+            "by: self",
+            "by: self, refresh: 5",
+            "text: query",
+            "text: positive",
+            "count: 5",
+            "across_sources: true",
+        )
+    ),
     "stages.0.batch.no_duplicates=true",
     "stages.0.batch.query_tokens=8",
     "stages.0.batch.document_tokens=8",
@@ -280,6 +293,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {f"stages.0.data.0.{key}" for key in FIRST_KEYS}
     tried |= {f"stages.0.evaluation.stop.{key}" for key in StopRule.model_fields} | {"stages.0.evaluation.background"}
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
+    tried |= {f"stages.0.batch.clusters.{key}" for key in Clusters.model_fields}
     tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 

@@ -20,10 +20,17 @@ def show_dry_run(recipe: "Recipe", as_json: bool, *, measure_compiled: bool = Fa
     Raises:
         InputError: for every reason that would stop the run itself.
     """
-    with paused_collections():
-        from gemma4vec.training.estimate.dry_run import estimate
+    from gemma4vec.data.loading.built_sources import samples_beside
+    from gemma4vec.data.loading.missing_files import refuse_missing_files
 
-    found = as_dict(estimate(recipe, measure_compiled=measure_compiled))
+    sources = [source for stage in recipe.stages for source in stage.data]
+    refuse_missing_files(sources)  # before torch is imported
+    sampled = all(stage.evaluation.stop is None for stage in recipe.stages)  # a stop rule needs what is built
+    with samples_beside(sources if sampled else ()):
+        with paused_collections():
+            from gemma4vec.training.estimate.dry_run import estimate
+
+        found = as_dict(estimate(recipe, measure_compiled=measure_compiled))
     emit(as_json, found, as_text)
 
 
@@ -103,6 +110,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "seconds_per_step": stage.seconds_per_step,
         "time_from": vars(stage.source) | {"sentence": stage.source.sentence},
         "seconds": stage.seconds,
+        "clusters": vars(stage.clusters) if stage.clusters is not None else None,
         "flops_per_step": stage.flops.total,
         "memory_gb": _memory(stage.memory),
         "gpu_memory_gb": _memory(stage.gpu_memory),
@@ -229,11 +237,23 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
             f"{stage['flops_per_step'] / 1e12:.2f} TFLOP), {stage['steps']:,} steps: {_duration(stage['seconds'])}",
         ),
         *([_line("", stage["time_from"]["sentence"])] if stage["time_from"]["sentence"] else []),
+        *([_line("clusters", _cluster_words(stage["clusters"]))] if stage["clusters"] else []),
         _line("memory", f"{memory['peak']:.2f} GB at the peak ({parts})"),
         *([_line("decoder", _decoder_words(decoder))] if decoder else []),
         *([_line("objective", _objective_words(objective))] if objective else []),
         *([_line("", layout["memory_remark"])] if layout["memory_remark"] else []),
     ]
+
+
+def _cluster_words(clusters: dict[str, Any]) -> str:
+    times = f", {clusters['times']:,} times" if clusters["times"] > 1 else ""
+    rows = f"{clusters['rows']:,} rows{times}, by {clusters['by']}"
+    if clusters["seconds"] is None:
+        return f"{rows}: the model is not on this machine, so nobody measured how long it takes"
+    how = (
+        f"from {clusters['measured']} rows; less where vectors are on disk" if clusters["measured"] else "as its steps"
+    )
+    return f"{rows}: {_duration(clusters['seconds'])} beside the steps ({how})"
 
 
 def _decoder_words(decoder: dict[str, Any]) -> str:

@@ -27,6 +27,13 @@ _NUMBER, _MAYBE_NUMBER, _MAYBE_SWITCH = (int,), (int, type(None)), (bool, type(N
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "prepared": {"stage": _NUMBER, "tokens_per_forward": _MAYBE_NUMBER, "grad_cache": _MAYBE_SWITCH},
     "stage_finished": {"stage": _NUMBER},
+    "clusters": {
+        "stage": _NUMBER,
+        "batch": _NUMBER,
+        "stop": _MAYBE_NUMBER,
+        "sha256": (str,),
+        "identity": (str,),
+    },
     "cell": {"stage": _NUMBER},
 }
 _TRIES = 5  # to hold a folder that somebody only looks at

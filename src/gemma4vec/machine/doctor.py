@@ -40,6 +40,7 @@ _EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "map": (("openTSNE",), "maps by t-SNE in inspect"),
     "merge": (("mergekit", "sentence-transformers"), "more methods of soup"),
     "store": (("lancedb", "pgvector", "psycopg", "qdrant-client"), "databases for search and serve"),
+    "faiss": (("faiss-cpu",), "the index pq of stores in a folder"),
 }
 
 

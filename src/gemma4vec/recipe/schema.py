@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gemma4vec.reading.names import Name
+from gemma4vec.recipe.batch import Batch as Batch
+from gemma4vec.recipe.batch import Clusters as Clusters
+from gemma4vec.recipe.batch import FastPaths as FastPaths
+from gemma4vec.recipe.batch import Layout as Layout
+from gemma4vec.recipe.batch import Quantize as Quantize
 from gemma4vec.recipe.denoising import Ul2 as Ul2
 from gemma4vec.recipe.inversion import Suggestion as Suggestion
 from gemma4vec.recipe.inversion import VectorToText as VectorToText
-from gemma4vec.recipe.layout import FastPaths as FastPaths
-from gemma4vec.recipe.layout import Layout as Layout
-from gemma4vec.recipe.layout import Quantize as Quantize
 from gemma4vec.recipe.lora import Lora as Lora
 from gemma4vec.recipe.part import Part as Part
 from gemma4vec.recipe.readouts import Head as Head
@@ -89,35 +91,6 @@ class Model(Part):
         if self.train == "full" and self.lora is not None:
             raise ValueError("train: full trains the base's own weights, lora keeps them frozen; set lora: null too")
         return self
-
-
-class Batch(Part):
-    """The rows of one optimizer step, and how much of each text is read.
-
-    Training may read less of a text than the finished model does: long tails cost time and seldom matter.
-    """
-
-    rows: int = Field(32, ge=2, description="rows in one softmax: each row's negatives come from the others")
-    accumulate: int = Field(
-        1, ge=1, description="batches in an optimizer step; their gradients are averaged, negatives are not shared"
-    )
-    group_rows: int = Field(
-        1,
-        ge=1,
-        le=2**31 - 1,
-        description="number of rows of a batch from the same group (package, topic): harder in-batch negatives",
-    )
-    no_duplicates: bool = Field(False, description="no two rows of a batch have an equal query or an equal positive")
-    query_tokens: int | None = Field(
-        None, ge=4, description="cut queries to this length in training; null: `model.max_tokens`"
-    )
-    document_tokens: int | None = Field(
-        None, ge=4, description="cut documents to this length in training; null: `model.max_tokens`"
-    )
-    tokenize: Literal["each_time", "once"] = Field(
-        "each_time",
-        description="`once`: store rows as tokens on disk, for millions of rows or many runs (contrast only)",
-    )
 
 
 class Optimizer(Part):
@@ -295,6 +268,10 @@ class Stage(Part):
     @model_validator(mode="after")
     def _rows_for_contrast(self) -> "Stage":
         check_mixture(self.data, self.mixture)
+        if self.batch.clusters is not None and self.task.kind != "contrast":
+            raise ValueError(
+                f"batch.clusters: near rows are negatives of a contrast, and {self.task.kind} has none; leave it out"
+            )
         if self.batch.tokenize == "once" and self.task.kind != "contrast":
             raise ValueError(f"batch.tokenize: once is for contrast; {self.task.kind} reads its texts each time")
         if self.batch.tokenize == "once" and isinstance(self.task, Contrast):

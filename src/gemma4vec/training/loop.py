@@ -16,8 +16,8 @@ import torch
 from gemma4vec.errors import Interrupted, WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.machine.prefetch import Prefetcher
 from gemma4vec.model.backbone.compilation import run_with_eager_fallback
+from gemma4vec.training.batch_feed import BatchFeed
 from gemma4vec.training.engine.checkpoint import Progress, random_state, set_random_state
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.process_memory import peak_memory_bytes
@@ -56,10 +56,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     progress = load_latest(stage, optimizer)
     optimizer.quantize_weights()
     stage.random = random_state()
-    budget, accumulate, first = stored_budget(stage), stage.settings.batch.accumulate, progress.batch
-    batches = Prefetcher(
-        stage.task.batches(first, plan), lambda: None if budget.total is None else budget.total * accumulate - first
-    )
+    budget = stored_budget(stage)
+    batches = BatchFeed(stage, plan, progress, budget)
 
     settings = stage.settings.evaluation
     saved_at = time.monotonic()
@@ -71,6 +69,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
             if _ask_all(stage, saved_at)[1]:
                 raise _interruption(stage, progress)
             while not _is_done(progress, budget):
+                if not batches.renew(progress):
+                    raise _interruption_before_clusters(stage, optimizer, progress)
                 _train_step(stage, optimizer, batches, progress, budget)
                 looked = _check_stop_rule(stage, optimizer, progress, budget.total)
                 if not looked and stage.evaluate and evaluation_due(settings, progress.step, budget.total):
@@ -131,6 +131,12 @@ def _interruption(stage: Stage, progress: Progress) -> Interrupted:
     return Interrupted(f"{where}; go on with: {resume_command(stage.run)}", agreed=True)
 
 
+def _interruption_before_clusters(stage: Stage, optimizer: MasterAdamW, progress: Progress) -> Interrupted:
+    if progress.step:
+        save_progress(stage, optimizer, progress)
+    return _interruption(stage, progress)
+
+
 def _make_up_evaluation(stage: Stage, optimizer: MasterAdamW, progress: Progress, total: int | None) -> None:
     """Take the look, or make the evaluation, that a signal or Ctrl-C cut off after the last saved step."""
     if _check_stop_rule(stage, optimizer, progress, total) or progress.step == 0 or stage.evaluate is None:
@@ -173,7 +179,7 @@ def _measure_held_out(stage: Stage, progress: Progress) -> None:
 
 
 def _train_step(
-    stage: Stage, optimizer: MasterAdamW, prefetched: Prefetcher[Any], progress: Progress, budget: StepBudget
+    stage: Stage, optimizer: MasterAdamW, prefetched: BatchFeed, progress: Progress, budget: StepBudget
 ) -> None:
     """Make one optimizer step: forward and backward of each batch, the update, and its event.
 

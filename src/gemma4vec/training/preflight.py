@@ -22,6 +22,7 @@ from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.training.batches.text_batches import hold_out
 from gemma4vec.training.monitoring.dev_suite import dev_folder, needed_dev_folder, open_dev_suite
+from gemma4vec.training.tasks.check_clusters import check_cluster_model, check_clusters
 from gemma4vec.training.tasks.check_limits import check_limits
 from gemma4vec.training.tasks.denoising_checks import check_denoising, check_lengths
 from gemma4vec.training.tasks.make_task import plain_texts
@@ -64,6 +65,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
                 check_terms(stage.task, dimension, f"stages.{number}.task")
                 where = f"stages.{number}.task"
                 check_teachers(named_teachers(stage.task, recipe.model.start, where), dimension, where)
+        check_cluster_model(stage, f"stages.{number}")
         check_denoising(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
         check_writer(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
@@ -81,6 +83,7 @@ def check_stages(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
         where = f"stages.{number}"
         check_dev_suite(stage.evaluation, data.dev_suite, f"{where}.evaluation")
         check_data(number, stage, data)
+        check_clusters(stage, data, where)
         if isinstance(stage.task, schema.Ul2):
             limit = min(stage.batch.document_tokens or recipe.model.max_tokens, recipe.model.max_tokens)
             check_lengths(plain_texts(data, stage.task), built, limit, f"{where}.data")

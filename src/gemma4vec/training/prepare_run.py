@@ -17,6 +17,7 @@ from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_
 from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
+from gemma4vec.recipe.batch import SELF
 from gemma4vec.recipe.recorded.paths import missing_path
 from gemma4vec.recipe.schema import Contrast, Recipe, VectorToText
 from gemma4vec.training.engine.distributed import World
@@ -131,12 +132,13 @@ def prepare_run(
     inputs = checked or check_inputs(recipe, step=step)
     with world.first_before_others():
         parts = own_parts(recipe, inputs.base) | _teachers(recipe) | vector_parts(recipe)
+        ordering = cluster_parts(recipe)
         if goes_on:
-            check_parts(run, parts)
+            check_parts(run, parts | ordering)
         for number in stages:
             load_data(run, recipe, number, inputs.data[number], goes_on=goes_on)
         if not goes_on:
-            record_parts(run, parts)
+            record_parts(run, parts, ordering)
             _warn_of_inherited_overlaps(run)
     rules: list[LoadedStopRule | None] = [None for _ in stages]
     if stop_rules:
@@ -195,6 +197,15 @@ def vector_parts(recipe: Recipe) -> Parts:
         f"stages.{number}.task.embedder": model_part(stage.task.embedder, find_model_folder(stage.task.embedder))
         for number, stage in enumerate(recipe.stages)
         if isinstance(stage.task, VectorToText)
+    }
+
+
+def cluster_parts(recipe: Recipe) -> Parts:
+    """Describe the models whose vectors decide which rows are in a batch together, by their contents."""
+    return {
+        f"stages.{number}.batch.clusters.by": model_part(clusters.by, find_model_folder(clusters.by))
+        for number, stage in enumerate(recipe.stages)
+        if (clusters := stage.batch.clusters) is not None and clusters.by != SELF
     }
 
 

@@ -32,6 +32,7 @@ from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.recorded.fingerprint import recipe_id
 from gemma4vec.recipe.schema import WRITERS, Evaluation, Recipe
+from gemma4vec.training.batches.row_clusters import StageClusters, stage_clusters
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world, name_lost_processes, when_lost
 from gemma4vec.training.engine.made_from import ChangedInputError, Parts, check_parts, own_parts, parts_to_save
@@ -241,6 +242,7 @@ class Trainer:
             stop_rule=self._rule(number),
             signals=self.signals,
             quantization=self.quantization,
+            clusters=self._clusters(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.background and self.world.first and self.background is None:
@@ -319,6 +321,11 @@ class Trainer:
         if ready:
             check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
         return StopRuleMonitor(ready, number, self.run, self._checkpoint_embedder) if ready else None
+
+    def _clusters(self, number: int) -> StageClusters | None:
+        settings, loaded = self.recipe.stages[number], self.prepared.data[number]
+        seed = data_seed(self.recipe, number)
+        return stage_clusters(number, settings, loaded, self.run, seed, lambda: self.embedder("checkpoint"))
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
         """Return an embedder of the model as it is now, with the identity of a snapshot of its weights."""

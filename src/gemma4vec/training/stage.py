@@ -12,6 +12,7 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.adapters.fake_quantize import FakeQuantization
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.row_clusters import StageClusters
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Task
@@ -54,6 +55,7 @@ class Stage:
         stop_rule: ends the stage before its budget is spent.
         signals: what asks the training to stop at a step boundary.
         quantization: the model's quantized weights; None: it is trained as it is.
+        clusters: makes the groups of near rows; None: the rows have their own, or none.
     """
 
     number: int
@@ -69,6 +71,7 @@ class Stage:
     stop_rule: StopRuleMonitor | None = None
     signals: StopSignals = field(default_factory=StopSignals)
     quantization: FakeQuantization | None = None
+    clusters: StageClusters | None = None
 
     @property
     def folder(self) -> Path:

@@ -1,6 +1,7 @@
 """`gemma4vec index` without a model: corpora and encoded shards become stores that `search` reads."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from fake_embedder import FakeEmbedder
 from gemma4vec.errors import InputError
 from gemma4vec.serving.encode.input_rows import Fields
 from gemma4vec.serving.encode.shard_files import ShardRows, write_shard
+from gemma4vec.serving.http.searcher import open_searcher
 from gemma4vec.serving.indexing.build_store import build_store
 from gemma4vec.serving.indexing.corpus_rows import open_corpus, parse_fields, read_queries
 from gemma4vec.serving.search.index import SearchIndex
@@ -76,6 +78,29 @@ def test_a_beir_folder_becomes_a_store_that_search_reads(tmp_path, place, log_li
     assert hits[0].document.text == "text 8" and hits[0].document.title == "t8" and hits[0].score > 0.999
     assert [int(hit.document.id[1:]) % 5 for hit in hits] == [3, 3, 3]
     index.store.close()
+
+
+def test_search_and_the_server_read_a_store_of_product_codes(tmp_path):
+    folder, embedder, place = write_corpus(tmp_path / "beir", count=60), Embedder(), str(tmp_path / "store")
+    made = build_store(place, corpus(folder), embedder, index="pq", queries=read_queries(folder, 20))
+    assert made.index == "pq" and made.gate is not None and made.gate.passed
+    _, index = open_for(embedder, place)
+    assert "index pq" in index.about()
+    assert SearchSession(embedder, index, 3, None).ask("text 8").hits[0].document.text == "text 8"
+    index.store.close()
+    opened = open_searcher(place, embedder.fingerprint, 64)
+    assert opened.about["index"] == "pq" and opened.about["recall"]["passed"]
+    hits = opened.searcher.search(embedder.encode_query(["text 9"]), 2, parse_filter("year = 2004"))[0]
+    assert hits[0].document.text == "text 9" and int(hits[1].document.id[1:]) % 5 == 4
+
+
+def test_an_index_that_cannot_be_built_is_refused_before_a_text_is_embedded(tmp_path, monkeypatch):
+    folder, embedder = write_corpus(tmp_path / "beir"), Embedder()
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for index, message in (("pq", "needs faiss"), ("pqq", "has no index 'pqq'")):
+        with pytest.raises(InputError, match=message):
+            build_store(str(tmp_path / "store"), corpus(folder), embedder, index=index)
+    assert embedder.encoded == 0
 
 
 def test_a_killed_build_goes_on_and_unchanged_rows_keep_their_vectors(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -137,6 +138,7 @@ def test_auto_is_exact_for_few_rows_and_takes_another_code_where_one_fails(tmp_p
     build_and_check(store)
     assert store.meta.index == "exact"
     monkeypatch.setattr("gemma4vec.serving.store.own_files.EXACT_BELOW", 100)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # with it, "pq" comes first
     gate = build_and_check(store, queries_ND=vectors(60, seed=3))
     assert store.meta.index == "pca_binary" and gate is not None and gate.passed
     for kind in ("pca_binary", "binary"):

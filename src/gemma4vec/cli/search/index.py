@@ -26,8 +26,8 @@ def index_command(
         str,
         typer.Option(
             "--index",
-            help="auto, exact, or pca_binary, binary, int8, prefix, pca (folder), ivf_sq, ivf_pq, ivf_flat (LanceDB), "
-            "hnsw, bit (PostgreSQL), hnsw (Qdrant).",
+            help="auto, exact, or pq (with faiss), pca_binary, binary, int8, prefix, pca (folder), ivf_sq, ivf_pq, "
+            "ivf_flat (LanceDB), hnsw, bit (PostgreSQL), hnsw (Qdrant).",
         ),
     ] = "auto",
     field: Annotated[

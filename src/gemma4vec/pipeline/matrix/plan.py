@@ -267,6 +267,7 @@ def list_row_settings(recipe: Recipe) -> list[dict[str, Any]]:
             "batch.rows": stage.batch.rows,
             "batch.accumulate": stage.batch.accumulate,
             "batch.group_rows": stage.batch.group_rows,
+            "batch.clusters": stage.batch.clusters.model_dump(mode="json") if stage.batch.clusters else None,
             "budget": stage.budget.model_dump(mode="json"),
         }
         for stage in recipe.stages

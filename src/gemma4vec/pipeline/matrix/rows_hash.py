@@ -19,9 +19,10 @@ def rows_hash(rows: Sequence[Row], stage: schema.Stage, seed: int) -> str:
         size=batch.rows,
         hard_negatives=stage.task.hard_negatives if isinstance(stage.task, schema.Contrast) else 0,
         seed=seed,
-        group_rows=batch.group_rows,
+        group_rows=batch.group_rows if batch.clusters is None else 1,
     )
-    texts: list[str] = []
+    # With clusters the rows are those of the order without, and what made them stands for their places.
+    texts: list[str] = [] if batch.clusters is None else [batch.model_dump_json(include={"group_rows", "clusters"})]
     for one in islice(drawn, count):
         texts += one.queries
         texts += [part for document in one.positives for part in (document.title or "", document.text)]

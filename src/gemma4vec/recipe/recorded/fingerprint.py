@@ -30,6 +30,7 @@ ADDED_LATER: dict[str, object] = {
     "model.layers": None,
     "stages.*.data.*.repeat": None,
     "stages.*.task.terms.*.decoupled": False,
+    "stages.*.batch.clusters": None,
     "stages.*.task.terms.*.teacher_temperature": None,
     "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.recipe.batch import SELF
 from gemma4vec.recipe.renamed import mappings_at
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.terms import START
@@ -16,9 +17,10 @@ _PATHS = {
     "stages.*.evaluation": ("suite",),
     "stages.*.evaluation.stop": ("reference",),
     "stages.*.task": ("embedder",),
+    "stages.*.batch.clusters": ("by",),
     "stages.*.task.terms.*": ("teacher", "vectors"),
 }
-_MAY_BE_NAMES = {"base", "start", "encoder", "reference", "teacher", "embedder"}
+_MAY_BE_NAMES = {"base", "start", "encoder", "reference", "teacher", "embedder", "by"}
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
@@ -49,6 +51,6 @@ def _paths(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
     for place, keys in _PATHS.items():
         for _, part in mappings_at(tree, place.split(".")):
             for key in keys:
-                if part.get(key) and not (key == "teacher" and part[key] == START):
+                if part.get(key) and (key, part[key]) not in (("teacher", START), ("by", SELF)):
                     is_data_set = key == "path" and part.get("source") == "datasets"
                     yield part, key, key not in _MAY_BE_NAMES and not is_data_set

@@ -19,7 +19,7 @@ from gemma4vec.serving.indexing.corpus_rows import CorpusRows
 from gemma4vec.serving.search.store_index import fit_dimension
 from gemma4vec.serving.store.filters import FieldType
 from gemma4vec.serving.store.open_store import open_or_create, open_store
-from gemma4vec.serving.store.recall_gate import HELD_OUT, build_and_check
+from gemma4vec.serving.store.recall_gate import HELD_OUT, build_and_check, check_index
 from gemma4vec.serving.store.rows import Row, Vectors, make_rows
 from gemma4vec.serving.store.search_store import add_rows
 from gemma4vec.serving.store.store_meta import Gate, NoStoreError, StoreMeta
@@ -71,7 +71,8 @@ def build_store(
         fresh: drop an existing store first.
 
     Raises:
-        InputError: a store or shards of another model, another dimension or other fields; an unfinished encoding.
+        InputError: a store or shards of another model, another dimension or other fields; an unfinished encoding; an
+            index that the store cannot build.
         WorkError: a database that cannot be reached, a full disk, or a model whose vectors are not finite.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
@@ -89,6 +90,7 @@ def build_store(
         _drop(location)
     store = open_or_create(location, meta)
     try:
+        check_index(store, index)
         if plan is not None and isinstance(source, Path):
             added, left_out = _add_shards(store, source, plan), plan.rejected
         elif isinstance(source, CorpusRows):

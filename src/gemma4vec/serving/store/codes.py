@@ -6,6 +6,7 @@ pca_binary  signs of random mixtures of the principal directions (as ITQ begins;
 int8      one byte a dimension and one scale a row; nearest by inner product
 prefix    the leading dimensions in fp32 at length one (Matryoshka models; Kusupati et al. 2022, arXiv:2205.13147)
 pca       the directions in which the vectors vary most, in fp32: a prefix for models without Matryoshka training
+pq        product quantization of the principal directions, by faiss (`product_codes.py`)
 
 Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, B bits, C candidates.
 """
@@ -19,14 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
+from gemma4vec.serving.store.product_codes import (
+    ProductCodes,
+    load_faiss,
+    make_product_codes,
+    product_shapes,
+    product_width,
+)
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Arrays = dict[str, np.ndarray]
-KINDS = ("pca_binary", "binary", "int8", "prefix", "pca")
-FEWEST_DIMENSIONS = {"pca_binary": 64, "binary": 64, "int8": 1, "prefix": 16, "pca": 16}
+KINDS = ("pq", "pca_binary", "binary", "int8", "prefix", "pca")
+FEWEST_DIMENSIONS = {"pq": 16, "pca_binary": 64, "binary": 64, "int8": 1, "prefix": 16, "pca": 16}
 BLOCK = 16_384
-SAMPLED = 20_000  # rows whose second moments give the directions of "pca" and "pca_binary"
+SAMPLED = 20_000  # rows whose second moments give the directions of "pca", "pca_binary" and "pq"
 COARSE_WORDS, FINE_WORDS = 3, 7  # of "pca_binary"; a byte counts the ones of three words
 COARSE_TIMES = 20  # rows that the coarse words choose for each row that all words choose
 
@@ -48,7 +56,7 @@ def make_codes(kind: str, vectors_MD: Vectors) -> Arrays:
     """Return the arrays of a kind's codes, for `open_codes`. Vectors are read in blocks.
 
     Raises:
-        InputError: the vectors are too short for this kind.
+        InputError: the vectors are too short for this kind, or its package is not installed.
     """
     count, dimension = vectors_MD.shape
     if dimension < FEWEST_DIMENSIONS[kind]:
@@ -76,6 +84,10 @@ def make_codes(kind: str, vectors_MD: Vectors) -> Arrays:
             codes_MD[start : start + len(block_BD)] = np.rint(block_BD / scales_B[:, None])
             scales_M[start : start + len(block_BD)] = scales_B
         return {"codes": codes_MD, "scales": scales_M}
+    if kind == "pq":
+        load_faiss()
+        principal_DE = _principal_axes(vectors_MD, product_width(dimension))
+        return make_product_codes(principal_DE, _spread(vectors_MD), _blocks(vectors_MD), count)
     axes_DE = _leading_axes(dimension) if kind == "prefix" else _principal_axes(vectors_MD)
     prefix_ME = np.empty((count, axes_DE.shape[1]), np.float32)
     for start, block_BD in _blocks(vectors_MD):
@@ -91,7 +103,9 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
 
     Raises:
         ValueError: their shapes or types are not those of M = `count` rows of `dimension`.
+        InputError: a package that the kind needs is not installed.
     """
+    expected: dict[str, tuple[tuple[int, ...], type]]
     if kind == "binary":
         expected = {"words": ((-(-dimension // 64), count), np.uint64), "offset": ((dimension,), np.float32)}
     elif kind == "pca_binary":
@@ -104,6 +118,8 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
         }
     elif kind == "int8":
         expected = {"codes": ((count, dimension), np.int8), "scales": ((count,), np.float32)}
+    elif kind == "pq":
+        expected = product_shapes(count, dimension)
     else:
         width = arrays["axes"].shape[1] if "axes" in arrays and arrays["axes"].ndim == 2 else 0
         expected = {"prefix": ((count, width), np.float32), "axes": ((dimension, width), np.float32)}
@@ -116,6 +132,8 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
         return _MixedBinaryCodes(arrays["coarse"], arrays["fine"], arrays["offset"], arrays["axes"], arrays["mixing"])
     if kind == "int8":
         return _Int8Codes(arrays["codes"], arrays["scales"])
+    if kind == "pq":
+        return ProductCodes(arrays)
     return _PrefixCodes(arrays["prefix"], arrays["axes"])
 
 
@@ -291,12 +309,16 @@ def _leading_axes(dimension: int) -> Vectors:
     return np.eye(dimension, _width(dimension), dtype=np.float32)
 
 
-def _principal_axes(vectors_MD: Vectors) -> Vectors:
+def _principal_axes(vectors_MD: Vectors, width: int | None = None) -> Vectors:
     """Return the directions of largest second moment, float32[D, E], from rows spread over all."""
-    step = max(1, len(vectors_MD) // SAMPLED)
-    sample_SD = np.asarray(vectors_MD[::step][:SAMPLED], dtype=np.float64)
+    sample_SD = np.asarray(_spread(vectors_MD), dtype=np.float64)
     _, axes_DD = np.linalg.eigh(sample_SD.T @ sample_SD)
-    return np.ascontiguousarray(axes_DD[:, ::-1][:, : _width(vectors_MD.shape[1])], dtype=np.float32)
+    return np.ascontiguousarray(axes_DD[:, ::-1][:, : width or _width(vectors_MD.shape[1])], dtype=np.float32)
+
+
+def _spread(vectors_MD: Vectors) -> Vectors:
+    """Return at most `SAMPLED` rows, spread over all."""
+    return vectors_MD[:: max(1, len(vectors_MD) // SAMPLED)][:SAMPLED]
 
 
 def _width(dimension: int) -> int:

@@ -9,6 +9,7 @@ staged/*.arrow      batches that were added since the last build
 A build writes a new data folder; replacing `store.json` puts it in place.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.retrieval.exact import search
 from gemma4vec.serving.store.codes import FEWEST_DIMENSIONS, KINDS, Codes, make_codes, open_codes
 from gemma4vec.serving.store.filters import Filter
+from gemma4vec.serving.store.product_codes import INSTALL, has_faiss
 from gemma4vec.serving.store.rows import PAYLOAD, Row, as_vector_column, row_schema, vectors_of
 from gemma4vec.serving.store.staged_rows import FOLDER, StagedRows, map_arrow, merge_order, take_in_order
 from gemma4vec.serving.store.store_meta import NoStoreError, Parameters, StoreMeta
@@ -38,6 +40,7 @@ STORE = "store.json"
 VECTORS, ROWS = "vectors.npy", "rows.arrow"
 EXACT_BELOW = 20_000  # rows; below it, exact search takes a few milliseconds (docs/guides/stores.md)
 OVERSAMPLES = {
+    "pq": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
     "pca_binary": (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "int8": (1, 2, 4, 8),
@@ -48,6 +51,7 @@ REMEMBERED = 100_000  # rows of recent candidates
 _BATCH = 8192
 
 Vectors = NDArray[np.float32]
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,14 +61,14 @@ class _Data:
     vectors_MD: Vectors
     rows: pa.Table
     codes: Codes | None
-    starts: NDArray[np.int64]  # first row of each chunk of `rows`
+    ids_of_chunks: list[pa.StringArray]  # asking the table for them takes longer than reading an id
+    starts: NDArray[np.int64]  # first row of each chunk
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of some rows; Arrow's own `take` goes through all chunks."""
-        chunks = self.rows.column("id").chunks
         places = np.searchsorted(self.starts, rows, side="right") - 1
         pairs = zip(places.tolist(), (rows - self.starts[places]).tolist(), strict=True)
-        return [chunks[place][row].as_py() for place, row in pairs]
+        return [self.ids_of_chunks[place][row].as_py() for place, row in pairs]
 
 
 class OwnFiles:
@@ -80,6 +84,7 @@ class OwnFiles:
         self._known: dict[str, str] | None = None
         self._places: dict[str, int] = {}
         self._lock: Any = None
+        self._warned = False
 
     @classmethod
     def create(cls, folder: Path, meta: StoreMeta) -> "OwnFiles":
@@ -180,7 +185,8 @@ class OwnFiles:
         """Kinds of index to try in turn until one reaches the target."""
         if self.count() < EXACT_BELOW:
             return ("exact",)
-        return tuple(kind for kind in ("pca_binary", "binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
+        kinds = ("pq", "pca_binary", "binary", "pca") if has_faiss() else ("pca_binary", "binary", "pca")
+        return tuple(kind for kind in kinds if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
 
     def ladder(self) -> list[Parameters]:
         """Growing numbers of candidates for each wanted row."""
@@ -197,6 +203,7 @@ class OwnFiles:
         if not len(data.vectors_MD) or (mask_M is not None and not mask_M.any()):
             return [Candidates([], np.empty((0, self.meta.dimension), np.float32), True) for _ in queries_ND]
         if parameters is None or data.codes is None:
+            self._warn_without_codes(parameters is not None)
             rows = self._search_exactly(data, queries_ND, count, mask_M)
         else:
             codes, wanted = data.codes, count * max(int(parameters.get("oversample", 1)), 1)
@@ -325,7 +332,7 @@ class OwnFiles:
         if rows.num_rows != count or {"id", *PAYLOAD, *self.meta.fields} - set(rows.schema.names):
             raise ValueError(f"{ROWS} does not hold {count} rows with the store's fields")
         codes = None
-        if self.meta.index != "exact":
+        if self.meta.index != "exact" and (self.meta.index != "pq" or has_faiss()):
             arrays = {}
             for name in self._state["files"]:
                 if name not in (VECTORS, ROWS):
@@ -335,8 +342,14 @@ class OwnFiles:
                     except NPY_ERRORS as error:
                         raise ValueError(f"{name} is damaged ({error})") from error
             codes = open_codes(self.meta.index, arrays, count, dimension)
-        lengths = [len(chunk) for chunk in rows.column("id").chunks]
-        return _Data(vectors_MD, rows, codes, np.cumsum([0, *lengths[:-1]]))
+        chunks = rows.column("id").chunks
+        starts = np.cumsum([0, *(len(chunk) for chunk in chunks[:-1])])
+        return _Data(vectors_MD, rows, codes, chunks, starts)
+
+    def _warn_without_codes(self, wanted: bool) -> None:
+        if wanted and not self._warned and self.meta.index == "pq":
+            logger.warning(f"{self.folder}: its index pq needs faiss, so search is exact and slower; {INSTALL}")
+            self._warned = True
 
     def _check_sum(self, folder: Path, name: str) -> None:
         if crc32_file(folder / name) != self._state["files"][name]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
 from gemma4vec.retrieval.exact import search
+from gemma4vec.serving.store.product_codes import load_faiss
 from gemma4vec.serving.store.rows import check_vectors, vectors_of
 from gemma4vec.serving.store.search_store import search_with
 from gemma4vec.serving.store.store_meta import Gate, Parameters
@@ -68,10 +69,9 @@ def build_and_check(
         The gate's result; None for a store without rows. Below the target it is also a warning in the log.
 
     Raises:
-        InputError: an index that the store does not have, or queries that are not unit vectors.
+        InputError: as `check_index`, or queries that are not unit vectors.
     """
-    if index not in (*INDEX_CHOICES, *store.indexes):
-        raise InputError(f"{store.location} has no index {index!r}; use {', '.join((*INDEX_CHOICES, *store.indexes))}")
+    check_index(store, index)
     if queries_ND is not None:
         check_vectors(queries_ND, store.meta.dimension, [f"query {row + 1}" for row in range(len(queries_ND))])
     for kind in store.preferred() if index == "auto" else (index,):
@@ -86,6 +86,18 @@ def build_and_check(
         logger.info(f"{store.location}: index {built}: {gate.line()}")
     (logger.info if gate.passed else logger.warning)(f"{store.location}: {gate.line()}")
     return gate
+
+
+def check_index(store: VectorStore, index: str) -> None:
+    """Check that the store can build an index, before long work.
+
+    Raises:
+        InputError: an index that the store does not have, or one whose package is not installed.
+    """
+    if index not in (*INDEX_CHOICES, *store.indexes):
+        raise InputError(f"{store.location} has no index {index!r}; use {', '.join((*INDEX_CHOICES, *store.indexes))}")
+    if index == "pq":
+        load_faiss()
 
 
 def measure(store: VectorStore, queries_ND: Vectors | None, *, k: int, target: float, held_out: int) -> Gate:

@@ -96,10 +96,14 @@ def parts_to_save(parts: Parts) -> Parts:
     return saved
 
 
-def record_parts(run: RunFolder, parts: Parts) -> None:
-    """Store in the manifest what the run is made from, and what that was trained on."""
+def record_parts(run: RunFolder, parts: Parts, ordering: Parts | None = None) -> None:
+    """Store in the manifest what the run is made from, and what that was trained on.
+
+    `ordering` are models that only choose which rows are in a batch together: no text or vector of theirs is learned
+    from, so the run does not inherit what they were trained on.
+    """
     found = union(_lineage(part) for part in parts.values() if "path" in part)
-    run.update_manifest(**{MADE_FROM: parts, INHERITED: found.as_json()})
+    run.update_manifest(**{MADE_FROM: parts | (ordering or {}), INHERITED: found.as_json()})
 
 
 def has_begun(run: RunFolder) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gemma4vec.data.loading.load_rows import TrainingData
+from gemma4vec.data.pycode.walk import one_look
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
@@ -28,6 +29,7 @@ from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
 from gemma4vec.training.engine.process_memory import keep_freed_memory, quick_collections
 from gemma4vec.training.engine.step_budget import known_steps, steps_of_minutes
+from gemma4vec.training.estimate.clusters import ClusterEstimate, estimate_clusters
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layer_costs import Source, costs_of, find_costs, input_bytes, of_training
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, total_cost
@@ -37,6 +39,7 @@ from gemma4vec.training.estimate.step_record import StepRecord, load_record, rec
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.make_task import load_stage_data
+from gemma4vec.training.writing.text_vectors import vector_width
 
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
 # Gemma 3 270M; see docs/guides/dry-run.md).
@@ -64,6 +67,7 @@ class StageEstimate:
     steps: int
     parameters: Parameters  # with what the task trains next to the model
     has_decoder: bool = False
+    clusters: ClusterEstimate | None = None
 
     @property
     def seconds(self) -> float:
@@ -115,6 +119,8 @@ def estimate(recipe: schema.Recipe, *, measure_compiled: bool = False) -> Estima
         InputError: whatever a real run would refuse before it loads weights.
     """
     device = choose_device().name
+    for stage in recipe.stages:
+        vector_width(stage.task)  # refuses an embedder that is not there, before the base is read
     with paused_collections(), base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
         outline = check_base(recipe, base.path, choice.dtype)
@@ -146,8 +152,9 @@ def _load(recipe: schema.Recipe, base: Path, outline: EmbeddingModel) -> list[Tr
     while True:
         loaded: list[TrainingData] = []
         try:
-            for stage in recipe.stages:
-                loaded.append(load_stage_data(stage, sample=sample))
+            with one_look():
+                for stage in recipe.stages:
+                    loaded.append(load_stage_data(stage, sample=sample))
             check_stages(recipe, base, loaded, outline)
             return loaded
         except InputError:
@@ -196,6 +203,8 @@ def _estimate_stage(
     tokens = accumulate * reading.tokens
     if record is not None:
         seconds, source = tokens * record.seconds_per_token, of_training(record)
+    steps = steps_of(stage, tokens, seconds)
+    forward = (_SECOND_FORWARD[model.recipe.model.train] * computing / passes + reading.seconds) / stage.batch.rows
     return StageEstimate(
         name=stage.name,
         reading=reading,
@@ -209,9 +218,10 @@ def _estimate_stage(
         batches_per_step=accumulate,
         tokens_per_step=tokens,
         seconds_per_step=seconds,
-        steps=steps_of(stage, tokens, seconds),
+        steps=steps,
         parameters=model.parameters,
         has_decoder=decoder is not None,
+        clusters=estimate_clusters(stage, data, steps, forward),
     )
 
 

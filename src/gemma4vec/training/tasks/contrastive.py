@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gemma4vec.data.batching.batches import RowBatch, batches
+from gemma4vec.data.batching.near_rows import ClusterWindow
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.machine.memory import device_memory
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
@@ -98,6 +99,7 @@ class ContrastTask:
         padding_id: token that fills layouts.
         device: kind of device that computes.
         world: the processes that train together.
+        clusters: groups of near rows for some batches (`training.batch_feed`); None: rows have their own, or none.
     """
 
     stage: schema.Stage
@@ -111,6 +113,7 @@ class ContrastTask:
     padding_id: int
     device: str
     world: World
+    clusters: ClusterWindow | None = None
 
     @classmethod
     def make(
@@ -172,8 +175,9 @@ class ContrastTask:
             hard_negatives=self.settings.hard_negatives,
             seed=self.seed,
             start=start,
-            group_rows=settings.group_rows,
+            group_rows=settings.group_rows if settings.clusters is None else 1,
             no_duplicates=settings.no_duplicates,
+            near=self.clusters,
         )
         if self.world.size > 1:  # teachers have encoded all rows already
             return drawn
@@ -258,8 +262,18 @@ class ContrastTask:
             rows=n,
             padding_share=padding_share(layouts),
             terms={name: value.detach() * part for name, value in values.items()} if len(values) > 1 else {},
-            noted={"temperature": temperature.detach()} if isinstance(temperature, Tensor) else {},
+            noted={
+                **({"temperature": temperature.detach()} if isinstance(temperature, Tensor) else {}),
+                **self._left_out(vectors, batch),
+            },
         )
+
+    def _left_out(self, vectors: Vectors, batch: ContrastBatch) -> dict[str, Tensor]:
+        """The share of candidates that are left out as possible answers, where batches are made of near rows."""
+        if self.stage.batch.clusters is None:
+            return {}
+        found = self.objective.left_out(vectors, batch.hashes)
+        return {} if found is None else {"left_out": found}
 
     def _vectors(self, built: EmbeddingModel, batch: ContrastBatch) -> Tensor:
         """Vectors `[N + N + N*K, D]`: queries, positives, negatives row after row, whatever the grouping."""

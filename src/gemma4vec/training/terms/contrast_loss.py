@@ -16,8 +16,9 @@ from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gather import gather_rows
+from gemma4vec.objective.left_out import left_out_share
 from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import AnyTerm
+from gemma4vec.recipe.terms import AnyTerm, Nce
 from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX
 from gemma4vec.training.engine.task import ExtraParameter
 from gemma4vec.training.terms import TERMS
@@ -130,6 +131,22 @@ class ContrastLoss:
             )
             values[term.label] = self.terms[term.label].value(batch)
         return values
+
+    def left_out(self, vectors: Vectors, hashes: TextHashes) -> Tensor | None:
+        """The share of candidates that the first nce leaves out as possible answers; None where there is no nce."""
+        for term in self.task.terms:
+            if not isinstance(term, Nce):
+                continue
+            shared = self.task.share_hard_negatives if term.share_hard_negatives is None else term.share_hard_negatives
+            return left_out_share(
+                vectors.queries_ND,
+                vectors.positives_ND,
+                vectors.negatives_NKD,
+                text_hashes=hashes,
+                false_negative_margin=term.false_negative_margin,
+                share_hard_negatives=shared,
+            )
+        return None
 
     def weighted_sum(self, values: Mapping[str, Tensor], rows: RowContext = RowContext()) -> Tensor:
         """The loss: each term times its mean weight over the rows.
