@@ -1,6 +1,7 @@
 """`gemma4vec inspect`: exit codes, JSON, the screen, and the same slice confirmed by its id."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,11 +175,68 @@ def test_lists_for_a_person(hard_suite: Path, tmp_path: Path, capsys: pytest.Cap
     assert f"{key}: " in capsys.readouterr().out
     assert execute(["inspect", "explain", model, "x", "--suite", str(hard_suite)]) == 2
     assert "has no query 'x'" in capsys.readouterr().err
-    assert execute(["inspect", "labels", "bm25", model, "--suite", str(hard_suite)]) == 0
-    assert "nobody has read any yet" in capsys.readouterr().out
-    queue = home() / "labels" / "hard" / "queue.jsonl"
-    queue.write_text('{"query_id": "q1", "doc_id": "d5", "grade": 1}')
-    assert execute(["inspect", "judge", str(queue), "--suite", str(hard_suite), "--by", "me"]) == 0
-    assert "1 of 1 grades were new" in capsys.readouterr().out
-    assert execute(["inspect", "judge", str(queue), "--suite", "missing"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_labels_are_queued_graded_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted = planted_suite(30, "copied")
+    copies = [one._replace(text=one.text + " Again.") for one in planted.corpus]  # judged; BM25 shows the others first
+    ids = [f"c{row}" for row in range(30)]
+    qrels = {f"q{row}": {f"c{row}": 1} for row in range(30)}
+    copied = replace(planted, corpus_ids=[*planted.corpus_ids, *ids], corpus=[*planted.corpus, *copies], qrels=qrels)
+    write_suite(tmp_path / "copied", copied)
+    model, suite = str(save_tiny(tmp_path / "tiny", "causal-last")), str(tmp_path / "copied")
+    words = ["inspect", "labels", "bm25", model, "--suite", suite]
+    assert execute(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "among all flags is not known: no verdict yet (--order random)" in shown and "with verdicts" not in shown
+    queue = home() / "labels" / "copied" / "queue.jsonl"
+
+    def judge(grades: list[int]) -> str:
+        lines = [json.loads(line) for line in queue.read_text().splitlines()]
+        graded = [one | {"grade": grade} for one, grade in zip(lines, grades, strict=False)]
+        graded[0]["right"][0]["grade"] = 0
+        queue.write_text("\n".join(map(json.dumps, graded)))
+        assert execute(["inspect", "judge", str(queue), "--suite", suite, "--by", "a program"]) == 0
+        return capsys.readouterr().out
+
+    assert "3 of 3 grades were new; 1 contradict a label of the suite" in judge([1, 0])
+    assert execute([*words, "--order", "random", "--seed", "3"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the queue's top 2 1 50%" in shown and "not known: none was read in random order" in shown
+    assert "(random, seed 3)" in shown and "verdicts by a program (3)" in shown and "1 contradicted, 0" in shown
+    judge([1, 0, 0])
+    assert execute(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "random order: estimates all flags" in shown and "also against it" in shown
+    assert execute([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"]["random"]["seeds"] == [3]
+
+
+def test_bad_words_are_refused_before_a_model_is_loaded(
+    hard_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("gemma4vec.cli.inspection.opened.open_subject", opened)
+    monkeypatch.setattr("gemma4vec.cli.inspection.inspect.open_subject", opened)
+    model, suite = str(save_tiny(tmp_path, "causal-last")), str(hard_suite)
+    (tmp_path / "queue.jsonl").write_text('{"query_id": "q1", "doc_id": "d5", "grade": 1}')
+    for words, message in (
+        (["labels", model, "--suite", "missing"], "two different models"),
+        (["labels", model, model, "--suite", "missing"], "two different models"),
+        (["labels", "bm25", model, "--suite", "missing", "--order", "shuffled"], "use likely or random"),
+        (["labels", "bm25", model, "--suite", "missing", "--seed", "1"], "--seed belongs to --order random"),
+        (["labels", "bm25", model, "--suite", "missing"], "missing"),
+        (["labels", model, "missing", "--suite", suite], "missing is not cached"),
+        (["labels", "bm25", model, "--suite", suite, "--dtype", "fp8"], "--dtype fp8"),
+        (["labels", "bm25", model, "--suite", suite, "--out", str(tmp_path)], "1 grades that are not recorded"),
+        (["flips", model, "missing", "--suite", suite], "missing is not cached"),
+        (["similar", model, "missing", "--suite", suite], "missing is not cached"),
+        ([model, "--suite", suite, "--against", "missing"], "missing is not cached"),
+        (["judge", str(tmp_path / "none.jsonl"), "--suite", "missing"], "none.jsonl"),
+        (["judge", str(tmp_path / "queue.jsonl"), "--suite", "missing"], "missing"),
+    ):
+        assert execute(["inspect", *words]) == 2, words
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count("\n") == 1, (words, shown)

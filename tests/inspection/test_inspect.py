@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from planted_suite import PlantedModel, planted_suite
+from scipy import stats
 
 from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_record
 from gemma4vec.data.suites.retrieval import RetrievalSuite
@@ -301,6 +302,20 @@ def test_queries_in_the_training_data_are_a_slice_of_their_own(tmp_path: Path) -
     write_record(ContaminationRecord("pairs", "ab" * 32, 60, **of_suite, **found, rules={}, created="2026-01-01"))
     after = inspect(subject, SUITE, tmp_path / "after")
     assert after.slices[0].rule == "in_training is no" and after.slices[0].p_max_t < 0.01
+    found_slice = after.touched
+    assert before.touched is None and found_slice is not None and found_slice["queries"] == 60
+    inside_N = np.isin(SUITE.query_ids, touched)
+    values_N = after.reading.values("ndcg@10")
+    theirs, others = (values_N[after.open & mask] for mask in (inside_N, ~inside_N))
+    (view,) = found_slice["views"]
+    welch = stats.ttest_ind(theirs, others, equal_var=False).confidence_interval(0.95)
+    assert (view["gap"], view["low"], view["high"]) == pytest.approx((theirs.mean() - others.mean(), *welch))
+    assert found_slice["open"] == len(theirs) and view["p"] < 0.01
+    assert after.notes[0].startswith(
+        f"in training, by the checks so far: 60 of 120 queries or right documents of theirs ({len(theirs)} of"
+    )
+    about = json.loads((tmp_path / "after" / "inspection.json").read_text())
+    assert about["in_training"] == found_slice
     assert after.columns["in_training"] == [key in set(touched) for key in SUITE.query_ids]
     sealed = confirm("in_training is no", tmp_path / "after", lambda _: subject, lambda _: SUITE, permutations=499)
     assert sealed.verdict == "confirmed"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gemma4vec.inspection.predicates import round_up
-from gemma4vec.inspection.slices import find_slices, with_status
+from gemma4vec.inspection.slices import find_slices, touched_sentence, touched_slice, with_status
 
 GENERATOR = np.random.default_rng(0)
 N = 200
@@ -54,3 +54,27 @@ def test_a_cut_keeps_the_case_that_it_came_from(value: float) -> None:
     cut = round_up(value)
     assert value <= cut <= value * 1.002 + 1e-12
     assert float(f"{cut:.6g}") == cut or cut > 1e4
+
+
+def test_touched_queries_are_shown_though_they_are_no_strong_slice() -> None:
+    touched = [row % 10 < 2 for row in range(N)]
+    found = touched_slice({"paired": VALUES, "absolute": VALUES + 0.5}, touched, ~SEALED)
+    assert found is not None and (found["queries"], found["open"], found["sealed"]) == (40, 20, 20)
+    paired, absolute = found["views"]
+    assert (paired["view"], absolute["view"]) == ("paired", "absolute")
+    open_N, touched_N = ~SEALED, np.array(touched)
+    gap = VALUES[open_N & touched_N].mean() - VALUES[open_N & ~touched_N].mean()
+    assert paired["gap"] == pytest.approx(gap) == absolute["gap"] and paired["low"] < gap < paired["high"]
+    assert "40 of 200 queries" in touched_sentence(found, N, "a minus b")
+    sealed_alone = np.where(SEALED, 99.0, VALUES)
+    assert touched_slice({"paired": sealed_alone}, touched, ~SEALED) == {**found, "views": [paired]}
+
+
+def test_nothing_touched_everything_touched_and_nothing_known() -> None:
+    assert touched_slice({"paired": VALUES}, [None] * N, ~SEALED) is None
+    for touched in (False, True):
+        found = touched_slice({"paired": VALUES}, [touched] * N, ~SEALED)
+        assert found is not None and found["views"] == [] and found["queries"] == N * touched
+        assert ("none of 200" in touched_sentence(found, N, "a")) is not touched
+    one = touched_slice({"paired": VALUES}, [row == 0 for row in range(N)], ~SEALED)
+    assert one is not None and "no interval of one query" in touched_sentence(one, N, "a")

@@ -171,11 +171,14 @@ def test_after_a_signal_nobody_meets_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 WORKER = """
-import pathlib, sys
+import pathlib, signal, sys, time
 from gemma4vec.training.processes.stop_signals import tell_torchrun
 pathlib.Path(sys.argv[1]).open("a").write("started\\n")
 if sys.argv[2] == "75":
-    tell_torchrun()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # torchrun passes on what it is told
+    for _ in range(10):  # processes of one machine all tell it, while it answers the scheduler's signal
+        tell_torchrun()
+        time.sleep(0.01)
 sys.exit(int(sys.argv[2]))
 """
 

@@ -234,9 +234,9 @@ def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Serve
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.keyboard.press("1")
-    page.locator("#d1-2", has_text="people: right").wait_for()
+    page.locator("#d1-2", has_text="verdict: right").wait_for()
     page.keyboard.press("0")
-    page.locator("#d1-2", has_text="people: wrong").wait_for()
+    page.locator("#d1-2", has_text="verdict: wrong").wait_for()
     page.keyboard.press("?")
     assert page.locator("dialog[open]").count() == 1
     page.keyboard.press("Escape")

@@ -301,7 +301,9 @@ def test_a_judgment_is_kept_beside_the_suite(copied: Path, made: Path) -> None:
     assert reply.headers["location"] == f"{place}/queries/{row}?outcome=failed#d1-3"
     assert load_judgments(suite) == {(query, document): 1}
     page = Page(client.get(f"{place}/queries/{row}").text)
-    assert "people: right" in page.text and client.get(f"/api{place}/queries/{row}").json()["people"] == {document: 1}
+    assert "verdict: right" in page.text and client.get(f"/api{place}/queries/{row}").json()["verdicts"] == {
+        document: 1
+    }
     client.post(address, data={**fields, "grade": "0"}, headers=ORIGIN)
     assert load_judgments(suite) == {(query, document): 0}
     for odd in ({"grade": "7"}, {"grade": ""}, {"document": "none"}, {"document": "../x"}):

@@ -11,6 +11,22 @@ if TYPE_CHECKING:
 BM25 = "bm25"
 
 
+def check_model(spec: str) -> None:
+    """Refuse a model that does not exist, before any weights are loaded.
+
+    Raises:
+        InputError: there is none of this name, or it is a run without a finished model.
+    """
+    if spec == BM25:
+        return
+    from gemma4vec.files import home
+    from gemma4vec.ledger.run_folder import named_run
+    from gemma4vec.model.inference.load import find_model_folder
+
+    run = named_run(spec, home())
+    find_model_folder(str(run.path) if run is not None else spec)
+
+
 def open_subject(how: Mapping[str, Any]) -> "Subject":
     """A model from `spec`, `dtype` and `max_tokens`."""
     from gemma4vec.api.scoring import open_scorer, run_of_model

@@ -29,7 +29,7 @@ from gemma4vec.inspection.layers.scores import layer_scores
 from gemma4vec.inspection.layers.states import find_embedder
 from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model, touched_by_training
-from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
+from gemma4vec.inspection.slices import SPENT, TOUCHED, Slice, find_slices, touched_sentence, touched_slice, with_status
 from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
 from gemma4vec.inspection.topics.clusters import cluster_queries
@@ -118,6 +118,10 @@ def _inspect(
     slices = with_status(slices, _known(slices, fingerprint))
     if sealed_N is not None and not slices:
         notes.append(_why_no_slices(reading, other, metric, open_N))
+    touched = _touched(reading, other, metric, columns, open_N, permutations, seed)
+    if touched is not None:
+        compared = subject.model.name if against is None else f"{subject.model.name} minus {against.model.name}"
+        notes.append(touched_sentence(touched, len(suite.queries), compared))
     flags = find_kinds(suite, reading, other, columns)
     kinds = count_kinds(flags, failed(reading), open_N)
     figures = hubness(reading.top, len(suite.corpus), seed=seed)
@@ -137,7 +141,7 @@ def _inspect(
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
     return Inspection(
         subject, against, suite, fingerprint, metric, reading, other, columns, sealed_N, slices, flags, kinds, figures,
-        advice, tokens, limit, keys, notes, extras,
+        advice, tokens, limit, keys, notes, extras, touched,
     )  # fmt: skip
 
 
@@ -205,7 +209,7 @@ def describe_queries(
     tokens = None if counter is None else steps.take("tokens", partial(_count_tokens, counter, suite))["tokens"]
     columns = unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
     touched = touched_by_training(subject.model, suite, subject.run)  # never stored: a check may follow
-    columns["in_training"] = list(touched) if touched is not None else [None] * len(suite.queries)
+    columns[TOUCHED] = list(touched) if touched is not None else [None] * len(suite.queries)
     return columns, tokens, counter.limit if counter is not None else None
 
 
@@ -266,6 +270,22 @@ def _slices(
         paired_N = own_N - other.values(metric)
         found = find_slices(paired_N, columns, sealed_N, "paired", identity, permutations=permutations, seed=seed)
     return found + find_slices(own_N, columns, sealed_N, "absolute", identity, permutations=permutations, seed=seed)
+
+
+def _touched(
+    reading: Reading,
+    other: Reading | None,
+    metric: str,
+    columns: Columns,
+    open_N: npt.NDArray[np.bool_],
+    permutations: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """What training data touches, in the paired view first."""
+    own_N = reading.values(metric)
+    paired = {} if other is None else {"paired": own_N - other.values(metric)}
+    views = {**paired, "absolute": own_N}
+    return touched_slice(views, columns[TOUCHED], open_N, permutations=permutations, seed=seed)
 
 
 def _known(slices: Sequence[Slice], fingerprint: str) -> dict[str, str]:

@@ -75,6 +75,7 @@ class Inspection:
         tokens: of each document, int64[M], -1 where they were not counted; None for a model without a limit.
         notes: what is missing, in sentences.
         extras: contents of the files that were asked for, by name.
+        touched: queries that the training data touches (`slices.touched_slice`); None where nobody knows.
     """
 
     subject: Subject
@@ -96,6 +97,7 @@ class Inspection:
     steps: dict[str, str]
     notes: list[str] = field(default_factory=list)
     extras: Mapping[str, Any] = field(default_factory=dict)
+    touched: Mapping[str, Any] | None = None
 
     @property
     def open(self) -> npt.NDArray[np.bool_]:

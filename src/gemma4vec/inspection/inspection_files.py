@@ -178,6 +178,7 @@ def describe(found: Inspection, opened_as: Mapping[str, Any]) -> dict[str, Any]:
         "failures": int((failed(found.reading) & open_N).sum()),
         "kinds": [one.as_json() for one in found.kinds],
         "figures": [one.as_json() for one in found.figures],
+        "in_training": found.touched,
         "advice": [one.as_json() for one in found.advice],
         "notes": found.notes,
         "steps": found.steps,

@@ -20,6 +20,7 @@ from gemma4vec.statistics.slices.max_t import max_t
 View = Literal["paired", "absolute"]
 PROPOSED, SPENT = "proposed", "spent"
 STRONGEST = 5
+TOUCHED = "in_training"
 SMALLEST = 10  # queries of the discovery half on either side of a rule
 SMALLEST_SHARE = 0.05
 
@@ -143,6 +144,67 @@ def _slice(
 def slice_id(rule: str, view: View, identity: str) -> str:
     """A short name: of this rule, these models and this suite."""
     return sha256_text(view, rule, identity)[:8]
+
+
+def touched_slice(
+    values: Mapping[str, npt.NDArray[np.float64]],
+    touched: Sequence[Value],
+    open_N: npt.NDArray[np.bool_],
+    *,
+    permutations: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """Queries that the training data touches beside the others, whether or not they are among the strongest slices.
+
+    The slice and its side, higher, are fixed before anything is looked at, so neither p nor the interval needs a
+    correction. Only queries of the discovery half have values here.
+
+    Args:
+        values: of every query, [N], by view.
+        touched: of every query; None where nobody knows.
+        open_N: the discovery half, bool[N].
+        permutations, seed: of p.
+
+    Returns:
+        None where nothing is known of the training data. Else `rule, queries, open, sealed`, and `views`: of each view
+        `view, inside, outside, gap, low, high` (Welch's interval)`, p, can_show`; none where all of the open queries
+        are touched, or none.
+    """
+    if any(one is None for one in touched):
+        return None
+    touched_N = np.array(touched, dtype=bool)
+    inside_D = touched_N[open_N]
+    counts = {"queries": int(touched_N.sum()), "open": int(inside_D.sum()), "sealed": int((touched_N & ~open_N).sum())}
+    views = []
+    for view, values_N in values.items() if inside_D.any() and not inside_D.all() else ():
+        values_D = values_N[open_N]
+        found = slice_gap(values_D, inside_D, side="higher", permutations=permutations, seed=seed)
+        means = {"inside": float(values_D[inside_D].mean()), "outside": float(values_D[~inside_D].mean())}
+        gap = {"gap": found.gap, "low": found.low, "high": found.high, "p": found.p, "can_show": found.detectable}
+        views.append({"view": view, **means, **gap})
+    return {"rule": f"{TOUCHED} is yes", **counts, "views": views}
+
+
+def touched_sentence(found: Mapping[str, Any], total: int, compared: str) -> str:
+    """For a person.
+
+    Args:
+        found: of `touched_slice`.
+        total: number of all queries.
+        compared: what the values of the first view are, such as "model minus bm25".
+    """
+    if not found["queries"]:
+        return f"in training, by the checks so far: none of {total} queries, nor a right document of one"
+    which = f"{found['queries']} of {total} queries or right documents of theirs"
+    head = f"in training, by the checks so far: {which} ({found['open']} of the open half)"
+    if not found["views"]:
+        return f"{head}; the open half has nothing to compare them with"
+    one = found["views"][0]
+    limits = f"{one['low']:+.3f} to {one['high']:+.3f}" if np.isfinite(one["low"]) else "no interval of one query"
+    return (
+        f"{head}: {compared} {one['inside']:+.3f} there, {one['outside']:+.3f} elsewhere, gap {one['gap']:+.3f} "
+        f"({limits}), one-sided p {one['p']:.3f} (higher there); can show {one['can_show']:.3f}"
+    )
 
 
 def with_status(found: Sequence[Slice], known: Mapping[str, str]) -> list[Slice]:

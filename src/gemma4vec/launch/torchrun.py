@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Sequence
 from types import FrameType
 
+import psutil
+
 from gemma4vec.errors import InputError, Interrupted, WorkError
 from gemma4vec.launch.meeting_point import own_address
 from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TORCHRUN_VARIABLE
@@ -88,8 +90,6 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    import psutil
-
     os.environ[STOPPING_VARIABLE] = "1"  # processes that torchrun starts from now on end at once
     children = psutil.Process().children()
     for child in children:

@@ -43,6 +43,23 @@ def test_bounds_are_the_least_and_most_of_all_choices(seed: int) -> None:
     assert found.none == pytest.approx(every[0]) and found.all == pytest.approx(every[-1])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_open_documents_that_are_not_shown_only_raise_the_best_possible(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    ranks: list[int | None] = [None if generator.random() < 0.5 else int(generator.integers(0, 2)) for _ in range(5)]
+    judged, elsewhere = [one for one in ranks if one is not None] + [2], int(generator.integers(1, 4))
+    unjudged = [place for place, grade in enumerate(ranks) if grade is None]
+    every = [
+        trec(ranks, judged + [1] * hidden, right, 5)
+        for hidden in range(elsewhere + 1)
+        for size in range(len(unjudged) + 1)
+        for right in itertools.combinations(unjudged, size)
+    ]
+    found = ndcg_bounds(ranks, judged, 5, elsewhere=elsewhere)
+    assert found.low == pytest.approx(min(every)) and found.high == pytest.approx(max(every))
+    assert found.none == pytest.approx(every[0]) and found.all == pytest.approx(every[-1])
+
+
 def test_nothing_shown_and_nothing_right() -> None:
     assert ndcg_bounds([], [1]) == (0.0, 0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="no right document"):

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gemma4vec.cli.inspection.lists import (
-    explain_command,
-    flips_command,
-    judge_command,
-    labels_command,
-    similar_command,
+from gemma4vec.cli.inspection.labels import judge_command, labels_command
+from gemma4vec.cli.inspection.lists import explain_command, flips_command, similar_command
+from gemma4vec.cli.inspection.opened import (
+    BM25,
+    InspectionFolder,
+    SliceName,
+    check_model,
+    open_retrieval_suite,
+    open_subject,
 )
-from gemma4vec.cli.inspection.opened import BM25, InspectionFolder, SliceName, open_retrieval_suite, open_subject
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
 logger = logging.getLogger(__name__)
@@ -127,8 +129,10 @@ def inspect_command(
         make_dev(loaded, spend)
     check_choice("inspect shows single queries", loaded)  # before a model is loaded
     how = {"dtype": None if dtype == "auto" else dtype, "max_tokens": max_tokens}
-    subject = open_subject({"spec": model, **how})
     other = against or (None if model == BM25 else BM25)
+    for one in (model, *([] if other in (None, "none") else [other])):
+        check_model(one)
+    subject = open_subject({"spec": model, **how})
     reference = None if other in (None, "none") else open_subject({"spec": other, "dtype": how["dtype"]})
     if reference is not None and reference.model.fingerprint == subject.model.fingerprint:
         from gemma4vec.errors import InputError

@@ -1,4 +1,4 @@
-"""`gemma4vec inspect flips | similar | explain | labels | judge`: models beside each other, and lists to read."""
+"""`gemma4vec inspect flips | similar | explain`: models beside each other, and one query."""
 
 import logging
 from collections.abc import Mapping
@@ -7,26 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.cli.inspection.opened import open_retrieval_suite, open_subject
+from gemma4vec.cli.inspection.opened import AsJson, Dev, Dtype, Mirror, TaskName, open_dev_suite, open_subjects
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gemma4vec.data.suites.retrieval import RetrievalSuite
-
 logger = logging.getLogger(__name__)
 SHOWN = 10
 CHARACTERS = 60
-
-Dev = Annotated[str, typer.Option("--suite", help="Dev suite for retrieval: a name or a folder.", metavar="DEV")]
-TaskName = Annotated[
-    str | None, typer.Option("--task", help="One task of a suite of several.", metavar="NAME", show_default=False)
-]
-Mirror = Annotated[
-    Path | None, typer.Option("--mirror", help="Folder with copies of hub data sets, as OWNER/NAME.", metavar="DIR")
-]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def flips_command(
@@ -63,8 +51,10 @@ def flips_command(
     from gemma4vec.ledger.run_folder import slug
     from gemma4vec.machine.terminal import bars_by_stage
 
-    loaded = _suite(suite, task, mirror, "inspect flips shows single queries")
-    sides = [[_subject(one, dtype) for one in side] for side in ([a, *(seed_of_a or [])], [b, *(seed_of_b or [])])]
+    loaded = open_dev_suite(suite, task, mirror, "inspect flips shows single queries")
+    before, after = [a, *(seed_of_a or [])], [b, *(seed_of_b or [])]
+    opened = open_subjects([*before, *after], dtype)
+    sides = [opened[: len(before)], opened[len(before) :]]
     names = "-".join(slug(side[0].model.name) for side in sides)
     file = out or home() / "flips" / names / f"{slug(loaded.name)}.json"
     check_writable(file.parent)
@@ -93,44 +83,12 @@ def explain_command(
     from gemma4vec.inspection.explain.explain_query import explain_query
     from gemma4vec.machine.terminal import bars_by_stage
 
-    loaded = _suite(suite, task, mirror, "inspect explain shows single queries")
-    subject = _subject(model, dtype)
+    loaded = open_dev_suite(suite, task, mirror, "inspect explain shows single queries")
+    (subject,) = open_subjects([model], dtype)
     with bars_by_stage(loaded.name) as report:
         found = explain_query(subject, loaded, query, progress=report)
     texts = dict(zip(loaded.corpus_ids, loaded.corpus, strict=True))
     emit(as_json, found, lambda one: _render_explained(one, {key: text.text for key, text in texts.items()}))
-
-
-def labels_command(
-    model: Annotated[
-        list[str],
-        typer.Argument(help="Two models or more, best of different kinds: bm25 and runs.", metavar="MODEL..."),
-    ],
-    suite: Dev,
-    task: TaskName = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder to write; default: HOME/labels/DEV.", metavar="DIR", show_default=False),
-    ] = None,
-    dtype: Dtype = "auto",
-    mirror: Mirror = None,
-    as_json: AsJson = False,
-) -> None:
-    """Queue documents that may be right though nobody judged them, and bound the scores by them.
-
-    Write 1 (right) or 0 (wrong) for "grade" in queue.jsonl; `gemma4vec inspect judge` records it beside the suite.
-    """
-    from gemma4vec.cli.output import emit
-    from gemma4vec.files import home
-    from gemma4vec.inspection.labels.find_labels import find_labels
-    from gemma4vec.ledger.run_folder import slug
-    from gemma4vec.machine.terminal import bars_by_stage
-
-    loaded = _suite(suite, task, mirror, "inspect labels shows single queries")
-    subjects = [_subject(one, dtype) for one in model]
-    with bars_by_stage(loaded.name) as report:
-        found = find_labels(subjects, loaded, out or home() / "labels" / slug(loaded.name), progress=report)
-    emit(as_json, found, _render_labels)
 
 
 def similar_command(
@@ -154,46 +112,14 @@ def similar_command(
     from gemma4vec.ledger.run_folder import slug
     from gemma4vec.machine.terminal import bars_by_stage
 
-    loaded = _suite(suite, task, mirror, "inspect similar")
-    subjects = [_subject(one, dtype) for one in model]
+    loaded = open_dev_suite(suite, task, mirror, "inspect similar")
+    subjects = open_subjects(model, dtype)
     file = out or home() / "similar" / f"{slug(loaded.name)}.json"
     check_writable(file.parent)
     with bars_by_stage(loaded.name) as report:
         found = find_similar(subjects, loaded, progress=report)
     write_json(file, found)
     emit(as_json, {"file": str(file), **found}, _render_similar)
-
-
-def judge_command(
-    queue: Annotated[Path, typer.Argument(help="A queue of `inspect labels` with grades in it.", metavar="QUEUE")],
-    suite: Dev,
-    task: TaskName = None,
-    by: Annotated[str, typer.Option("--by", help="Who judged.", metavar="NAME")] = "",
-    mirror: Mirror = None,
-    as_json: AsJson = False,
-) -> None:
-    """Record the grades of a queue beside the suite, which stays as it is."""
-    from gemma4vec.cli.output import emit
-    from gemma4vec.inspection.labels.find_labels import record_queue
-
-    found = record_queue(queue, open_retrieval_suite(_words(suite, task, mirror)), by)
-    emit(as_json, found, lambda one: f"{one['added']} of {one['graded']} grades were new; they are in {one['file']}")
-
-
-def _words(suite: str, task: str | None, mirror: Path | None) -> dict[str, str | None]:
-    return {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
-
-
-def _suite(suite: str, task: str | None, mirror: Path | None, use: str) -> "RetrievalSuite":
-    from gemma4vec.ledger.suite_access import check_choice
-
-    loaded = open_retrieval_suite(_words(suite, task, mirror))
-    check_choice(use, loaded)  # before a model is loaded
-    return loaded
-
-
-def _subject(spec: str, dtype: str) -> Any:
-    return open_subject({"spec": spec, "dtype": None if dtype == "auto" else dtype})
 
 
 def _render_flips(found: Mapping[str, Any], texts: Mapping[str, str]) -> "RenderableType":
@@ -221,31 +147,6 @@ def _render_flips(found: Mapping[str, Any], texts: Mapping[str, str]) -> "Render
     ]
     parts = [table(["query", "", "difference", "noise", "rank"], rows)] if rows else []
     return Group(Text(head), *parts, *(Text(note) for note in found["notes"]), Text(f"file: {found['file']}"))
-
-
-def _render_labels(found: Mapping[str, Any]) -> "RenderableType":
-    from rich.console import Group
-    from rich.text import Text
-
-    from gemma4vec.cli.output import table
-
-    read = "nobody has read any yet"
-    if found["read"]:
-        limits = f"{found['low']:.0%} to {found['high']:.0%}"
-        read = f"of {found['read']} that were read {found['precision']:.0%} are right ({limits})"
-    head = (
-        f"{found['suite']['name']}: {found['flagged']} doubtful pairs of {found['flagged_queries']} queries, "
-        f"{found['near_copies']} near copies of right documents; {read}; {found['queue']} are in the queue"
-    )
-    if found["withheld"]:
-        head += f"; {found['withheld']} queries are sealed in another suite that has them, and left out"
-    rows = [
-        [one["model"], *(f"{one[key]:.3f}" for key in ("none", "all", "low", "high", "judged_by_people"))]
-        for one in found["scores"]
-    ]
-    columns = ["model", "none right", "all right", "least", "most", "as judged by people"]
-    title = f"{found['metric']} of the open half, by what the unjudged of the first ten are"
-    return Group(Text(head), table(columns, rows, title=title), Text(f"folder: {found['folder']}"))
 
 
 def _render_similar(found: Mapping[str, Any]) -> "RenderableType":

@@ -1,12 +1,12 @@
 """Documents that nobody judged and that may be right: above the right ones by several models, or near copies of them.
 
-Queries of the discovery half alone. Agreement of models that were trained alike is weaker than it looks, so a person
-reads the queue, and the share of right ones among those read is the flag's precision.
+Queries of the discovery half alone. Agreement of models that were trained alike is weaker than it looks, so somebody
+reads the queue, and the share of right ones in a random sample of it is the flag's precision (`draws`).
 
 Legend: N queries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ import numpy.typing as npt
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.evaluation.scoring.metrics import per_query
 from gemma4vec.inspection.labels.bounds import Bounds, ndcg_bounds
+from gemma4vec.inspection.labels.draws import Pair
 from gemma4vec.inspection.reading import Reading
 from gemma4vec.inspection.shingles import NEARLY_EQUAL, Shingles
-from gemma4vec.statistics.slices.lift import rate
 
 METRIC = "ndcg@10"
 AGREE = 2  # models
@@ -39,6 +39,11 @@ class Doubtful:
     ranks: dict[str, int]
     duplicate_of: str | None
     similarity: float
+
+    @property
+    def pair(self) -> Pair:
+        """Its ids."""
+        return self.query_id, self.doc_id
 
     def as_json(self) -> dict[str, Any]:
         """For the queue."""
@@ -77,15 +82,33 @@ def find_doubtful(suite: RetrievalSuite, readings: dict[str, Reading], open_N: n
     )
 
 
-def score_bounds(suite: RetrievalSuite, reading: Reading, open_N: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """nDCG@10 if none or all of the unjudged among the first ten are right, and its bounds: means over open queries."""
+def score_bounds(
+    suite: RetrievalSuite, reading: Reading, open_N: npt.NDArray[np.bool_], may_be_right: Collection[Pair] | None = None
+) -> dict[str, float]:
+    """nDCG@10 if none or all of some unjudged documents are right, and the least and most of any choice of right ones.
+
+    Means over open queries. `unjudged` is the number of such documents among the first ten of a query, as a mean.
+
+    Args:
+        suite: its judgments, such as overlaid ones, stay as they are.
+        reading: the first ten of a model.
+        open_N: queries that count.
+        may_be_right: pairs that may be right; a pair that this model does not show among its first ten raises the best
+            possible gain if it is right. All other unjudged documents are wrong. None: all unjudged ones among the
+            first ten may be right, and no others.
+    """
+    asked: dict[str, set[str]] = {}
+    for query, document in may_be_right or ():
+        asked.setdefault(query, set()).add(document)
     bounds: list[Bounds] = []
     unjudged = 0
     for row in np.flatnonzero(open_N).tolist():
         judged = suite.qrels[suite.query_ids[row]]
-        ranks = [judged.get(suite.corpus_ids[one]) for one in reading.top[row].tolist() if one >= 0]
+        shown = [suite.corpus_ids[one] for one in reading.top[row].tolist() if one >= 0]
+        wanted = asked.get(suite.query_ids[row], set()) - set(judged)
+        ranks = [judged.get(key, None if may_be_right is None or key in wanted else 0) for key in shown]
         unjudged += sum(grade is None for grade in ranks)
-        bounds.append(ndcg_bounds(ranks, list(judged.values())))
+        bounds.append(ndcg_bounds(ranks, list(judged.values()), elsewhere=len(wanted - set(shown))))
     means = np.mean(bounds, axis=0)
     found = dict(zip(Bounds._fields, means.tolist(), strict=True))
     return {**found, "unjudged": unjudged / max(int(open_N.sum()), 1)}
@@ -99,10 +122,3 @@ def score_with(suite: RetrievalSuite, reading: Reading, open_N: npt.NDArray[np.b
         reading.top[rows], reading.top_scores[rows], ids, suite.corpus_ids, suite.qrels, metrics=(METRIC,)
     )[METRIC]
     return float(scores_N.mean())
-
-
-def flag_precision(flagged: Sequence[Doubtful], judged: dict[tuple[str, str], int]) -> dict[str, Any]:
-    """The share of right ones among flagged pairs that a person read, with Wilson's interval."""
-    read = [judged[pair] for one in flagged if (pair := (one.query_id, one.doc_id)) in judged]
-    found = rate(sum(grade >= 1 for grade in read), len(read))
-    return {"read": found.n, "right": found.hits, "precision": found.value, "low": found.low, "high": found.high}

@@ -72,7 +72,7 @@ def _read(window: Window, request: Request) -> tuple[StoredInspection, dict[str,
     ids = list(dict.fromkeys(name for ranked in (*(one[1] for one in lists), right) for name, _, _ in ranked))
     stored = window.inspections.documents(found, ids)
     judgments = {} if texts.suite is None else load_judgments(texts.suite)
-    people = {document: grade for (asked, document), grade in judgments.items() if asked == key}
+    verdicts = {document: grade for (asked, document), grade in judgments.items() if asked == key}
 
     def shown(ranked: Sequence[tuple[str, int | None, float | None]]) -> list[Shown]:
         return describe(ranked, grades, stored, texts, query)
@@ -92,7 +92,7 @@ def _read(window: Window, request: Request) -> tuple[StoredInspection, dict[str,
         "right": shown(right[:10]),
         "right_count": len(right),
         "no_texts": texts.problem,
-        "people": people,
+        "verdicts": verdicts,
         "can_judge": texts.suite is not None,
         "queries": found.about["queries"],
     }
