@@ -61,10 +61,14 @@ def workers(out: Path) -> list[psutil.Process]:
     return [one for one in processes_with(str(out)) if one.cmdline()[1:2] == ["-u"]]
 
 
-def has_pending(process: psutil.Process, number: signal.Signals) -> bool:
-    """Whether a signal waits for a process that is suspended."""
-    (pending,) = re.findall(r"ShdPnd:\s*([0-9a-f]+)", Path(f"/proc/{process.pid}/status").read_text())
-    return bool(int(pending, 16) >> (number - 1) & 1)
+def in_mask(process: psutil.Process, mask: str, number: signal.Signals) -> bool:
+    """Whether a mask of /proc/PID/status has a signal: `ShdPnd` (it waits), `SigCgt` (a handler is there)."""
+    (found,) = re.findall(rf"{mask}:\s*([0-9a-f]+)", Path(f"/proc/{process.pid}/status").read_text())
+    return bool(int(found, 16) >> (number - 1) & 1)
+
+
+def all_catch(processes: list[psutil.Process]) -> bool:
+    return all(in_mask(one, "SigCgt", signal.SIGUSR1) for one in processes)
 
 
 def check_stopped(run: RunFolder, by: str, out: Path) -> None:
@@ -79,7 +83,7 @@ def test_a_training_goes_on_after_a_signal_a_time_limit_and_preemption(
     job = submit(cluster, tmp_path, training(tmp_path, recipe, "--time", "120"))
 
     # Before the training has begun: its processes are there, and import.
-    until(lambda: len(workers(out)) == 2, "two processes")
+    until(lambda: len(workers(out)) == 2 and all_catch(workers(out)), "two processes that catch signals")
     cluster.ask("scancel", "--signal=USR1", job)
     was_queued_again(cluster, job, 1)
     nothing_is_left(out)
@@ -92,7 +96,7 @@ def test_a_training_goes_on_after_a_signal_a_time_limit_and_preemption(
     for one in both:
         one.suspend()
     cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={2 + math.ceil(run_seconds(cluster, job) / 60)}")
-    until(lambda: all(has_pending(one, signal.SIGUSR1) for one in both), "Slurm's warning")
+    until(lambda: all(in_mask(one, "ShdPnd", signal.SIGUSR1) for one in both), "Slurm's warning")
     for one in both:
         one.resume()
     was_queued_again(cluster, job, 2)
@@ -145,6 +149,7 @@ def test_an_encoding_is_an_array_whose_parts_go_on(cluster: Cluster, undisturbed
     until(lambda: shards_done(out, 1, 2) >= 3, "three shards of the second part")
     cluster.ask("scancel", "--signal=USR1", second)
     was_queued_again(cluster, second, 1)
+    assert cluster.job(f"{array}_1", "Restarts") == "0"
     assert shards_done(out, 1, 2) < shards_done(tmp_path / "one", 1, 2)
     cluster.start_again(second)
     states = ["squeue", "-h", "-j", array, "-t", "PD,R,CG", "-o", "%T"]
