@@ -34,7 +34,7 @@ endif
 FOR_TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
-.PHONY: help quickstart test others lint format type pytest slow browser wheel lowest same-loss fuzz docs docs-serve clean
+.PHONY: help quickstart test others lint format type pytest slow browser launch-real wheel lowest same-loss fuzz docs docs-serve clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
@@ -42,6 +42,7 @@ help:
 	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (45 s)"
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
 	@echo "make browser     the window (gemma4vec ui) in Chromium: errors, keys, widths, accessibility (1 minute)"
+	@echo "make launch-real trainings and encodings on servers of ssh and a Slurm cluster of their own (10 minutes and more)"
 	@echo "make docs        the site in build/site; a broken link fails (20 s)"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
 	@echo "make fuzz        5,000 odd files, arguments and variables through every command (about 15 minutes)"
@@ -84,6 +85,10 @@ slow: $(VENV)/.installed-dev
 # The window in Chromium (Debian: apt-get install chromium).
 browser: $(VENV)/.installed-uitest
 	$(BIN)/python -m pytest -q -m browser -rs tests/ui/test_browser.py $(ARGS)
+
+# Debian: apt-get install openssh-server slurmctld slurmd slurm-client munge; the tests start these in folders of their own.
+launch-real: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m daemons -rs tests/launch/real $(ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python tools/check_wheel.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))

@@ -69,7 +69,7 @@ def test_it_waits_for_all_hosts(tmp_path: Path) -> None:
     ("code", "said"),
     [
         (1, "error: b ended with exit code 1; the other hosts save and end\n"),
-        (255, "error: ssh could not reach b, or lost it; the other hosts save and end\n"),
+        (255, "error: ssh could not reach b, or lost it, or its work was killed there; the other hosts save and end\n"),
     ],
 )
 def test_a_host_that_fails_ends_the_training_of_the_others(code: int, said: str, tmp_path: Path) -> None:

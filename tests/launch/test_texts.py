@@ -146,7 +146,7 @@ def test_slurm_encodes_as_an_array() -> None:
         "\nsrun python3 -m gemma4vec encode runs/a 'my texts.jsonl' out --format npy "
         '--shard "$SLURM_ARRAY_TASK_ID/8"\ncode=$?\n'
     ) in script
-    assert 'scontrol requeue "$SLURM_JOB_ID"' in script
+    assert 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"' in script
     assert accepts(script)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,17 @@ def test_a_slug_is_always_a_safe_file_name(name: str) -> None:
     made = slug(name)
     assert 1 <= len(made) <= 48
     assert made.isascii() and not set(made) & set("/\\ :") and made not in (".", "..")
+
+
+def test_two_runs_of_one_second_have_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr("gemma4vec.ledger.run_folder.secrets.token_hex", lambda size: next(drawn))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr("gemma4vec.ledger.run_folder.datetime", Clock)
+    names = [RunFolder.create(tmp_path / "runs", "x", None).run_id for _ in range(2)]
+    assert names == ["20260102-030405-x-aaaa", "20260102-030405-x-bbbb"]

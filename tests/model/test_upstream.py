@@ -17,6 +17,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_model import BUILDERS, tiny_tokenizer
 from torch import Tensor, nn
 from torch._dynamo import config as dynamo
+from torch._subclasses import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, BertConfig, Gemma3TextConfig, Gemma3TextModel
 from transformers.integrations import flex_attention as library_flex
@@ -111,8 +112,9 @@ def _(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
         return graph
 
     scaled = torch.compile(lambda x, factor: x * factor, backend=count, fullgraph=True)
-    with dynamo.patch(recompile_limit=1, specialize_float=False):
+    with dynamo.patch(recompile_limit=1, specialize_float=False, fake_tensor_cache_enabled=True):
         upstream.set_compiler_limits(recompile_limit=4)
+        assert not FakeTensorMode().cache_enabled
         for factor in (2.0, 3.0, 4.0):
             assert torch.equal(scaled(torch.ones(2), factor), torch.full((2,), factor))
         upstream.set_compiler_limits(recompile_limit=2)

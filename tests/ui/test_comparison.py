@@ -92,6 +92,16 @@ def test_a_suite_that_is_gone_leaves_ids() -> None:
     assert "texts are gone, so ids are shown" in page and "Return the shortest" not in page and ">q" in page
 
 
+def test_the_ledger_says_of_which_runs_compared_models_are() -> None:
+    ids = make_runs(home(), {"base": 0.3, "better": 0.6})
+    _, client = open_window()
+    client.post("/compare", data={"run": ids}, headers=ORIGIN)
+    text = " ".join(Page(client.get("/ledger").text).text.split())
+    assert "trained of better minus trained of base" in text and "bm25 of" not in text
+    found = client.get("/api/ledger").json()["comparisons"]
+    assert {"id": ids[1], "name": "better"} in [one["run_a"] for one in found]
+
+
 def test_a_read_only_window_compares_nothing() -> None:
     ids = make_runs(home(), {"base": 0.3, "better": 0.6})
     _, client = open_window(read_only=True)

@@ -68,7 +68,10 @@ def test_what_a_run_was_made_from_is_next_to_its_own_rows() -> None:
     assert contamination_of({"contamination": own | {"scifact": {}}, "inherited": inherited}) == (
         "none in 2 checked; not counted: the data of run-1; unknown: the data of a-teacher"
     )
-    assert contamination_of({"contamination": None, "inherited": {"pretrained": ["a-base"]}}) == "not checked"
+    assert (
+        contamination_of({"contamination": None, "inherited": {"pretrained": ["a-base"]}})
+        == "not checked when it began"
+    )
 
 
 def test_a_long_list_has_pages_and_odd_numbers_of_pages_are_answered() -> None:

@@ -20,10 +20,17 @@ def show_dry_run(recipe: "Recipe", as_json: bool, *, measure_compiled: bool = Fa
     Raises:
         InputError: for every reason that would stop the run itself.
     """
-    with paused_collections():
-        from gemma4vec.training.estimate.dry_run import estimate
+    from gemma4vec.data.loading.built_sources import samples_beside
+    from gemma4vec.data.loading.missing_files import refuse_missing_files
 
-    found = as_dict(estimate(recipe, measure_compiled=measure_compiled))
+    sources = [source for stage in recipe.stages for source in stage.data]
+    refuse_missing_files(sources)  # before torch is imported
+    sampled = all(stage.evaluation.stop is None for stage in recipe.stages)  # a stop rule needs what is built
+    with samples_beside(sources if sampled else ()):
+        with paused_collections():
+            from gemma4vec.training.estimate.dry_run import estimate
+
+        found = as_dict(estimate(recipe, measure_compiled=measure_compiled))
     emit(as_json, found, as_text)
 
 

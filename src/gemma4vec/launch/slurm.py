@@ -18,10 +18,14 @@ MOST_REQUEUES = (
 )
 # torchrun reads its option --rdzv-conf there, and srun alone knows which machine a process is on.
 _ON_EACH = 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"'
-_REQUEUE = f"""code=$?
+_PART = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'  # the id of one part may be that of the whole array, too
+
+
+def _requeue(job: str) -> str:
+    return f"""code=$?
 # {Interrupted.exit_code}: stopped by a signal, what was finished is kept. Other codes: finished, or failed for good.
 if [ "$code" -eq {Interrupted.exit_code} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue {job}
 fi
 exit "$code"
 """
@@ -99,11 +103,11 @@ def _train(work: Work, processes: Processes, port: int) -> str:
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 head=$(scontrol show node "$first" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
 {shell_line(words)}
-{_REQUEUE}"""
+{_requeue('"$SLURM_JOB_ID"')}"""
 
 
 def _encode(work: Work, processes: Processes, job: SlurmJob) -> str:
     part = Shell(f'"$SLURM_ARRAY_TASK_ID/{job.nodes}"')
     return f"""# Shards that are done are not encoded again.
 {shell_line(["srun", *processes.run(*work.encode("--shard", part))])}
-{_REQUEUE}"""
+{_requeue(_PART)}"""

@@ -21,7 +21,7 @@ on() {{
     code=$?
     case $code in
         0 | 75 | 130) exit "$code" ;;  # finished, or stopped as it was asked to
-        255) echo "error: ssh could not reach $1, or lost it{then}" >&2 ;;
+        255) echo "error: ssh could not reach $1, or lost it, or its work was killed there{then}" >&2 ;;
         *) echo "error: $1 ended with exit code $code{then}" >&2 ;;
     esac
 {stop}    exit "$code"

@@ -36,6 +36,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "cell": {"stage": _NUMBER},
 }
+_NAMES = 8  # to find one for a run that another of the same second has not
 _TRIES = 5  # to hold a folder that somebody only looks at
 
 
@@ -67,10 +68,18 @@ class RunFolder:
             WorkError: the folder cannot be written.
         """
         now = datetime.now(UTC)
-        run_id = f"{now:%Y%m%d-%H%M%S}-{slug(name)}-{secrets.token_hex(2)}"
-        run = cls(home / run_id)
-        with disk_errors(run.path):
-            run.path.mkdir(parents=True)
+        with disk_errors(home):
+            home.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(_NAMES)):
+            run_id = f"{now:%Y%m%d-%H%M%S}-{slug(name)}-{secrets.token_hex(2)}"
+            run = cls(home / run_id)
+            with disk_errors(run.path):
+                try:
+                    run.path.mkdir()
+                    break
+                except FileExistsError:
+                    if not left:
+                        raise
         if recipe_text is not None:
             with atomic_write(run.path / RECIPE) as stream:
                 stream.write(recipe_text)

@@ -16,7 +16,7 @@ _WANTED = {
     "float64": torch.float64,
 }
 # fp16 is missing on purpose: Gemma's activations leave its range (65,504) and become infinite.
-_EMULATED = "it is emulated, 4 to 200 times slower than fp32, which model.dtype=auto takes"
+_EMULATED = "4 to 200 times slower than fp32, which model.dtype=auto takes"
 _FAST_BF16_CAPABILITY = (8, 0)  # NVIDIA Ampere
 
 
@@ -58,7 +58,7 @@ def _though_slow(device: torch.device, asked: torch.dtype) -> str:
     if asked != torch.bfloat16 or not known:
         return ""
     fast = _choose_for(device)
-    return "" if fast.dtype == asked else f"; slow here, {fast.reason.removeprefix('fp32: ')}: {_EMULATED}"
+    return "" if fast.dtype == asked else f"; emulated here, {_EMULATED}"
 
 
 def _choose_for(device: torch.device) -> DtypeChoice:

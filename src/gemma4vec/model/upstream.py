@@ -60,8 +60,8 @@ UPSTREAM = (
     UpstreamApi(
         "torch._dynamo.config",
         "torch",
-        "raise `recompile_limit`, set `specialize_float`",
-        "torch.compiler.config has no `specialize_float`",
+        "raise `recompile_limit`, set `specialize_float` and `fake_tensor_cache_enabled`",
+        "torch.compiler.config has neither of the last two",
     ),
     UpstreamApi(
         "torch._functorch.config.activation_memory_budget",
@@ -210,11 +210,15 @@ def recompile_errors() -> tuple[type[Exception], ...]:
 
 
 def set_compiler_limits(recompile_limit: int) -> None:
-    """Allow at least `recompile_limit` variants of a function, and make Python floats constants of the graph."""
+    """Allow at least `recompile_limit` variants of a function, and make Python floats constants of the graph.
+
+    Results of traced operators are not kept: with unknown sizes, making one again takes longer than the operator.
+    """
     from torch._dynamo import config
 
     config.recompile_limit = max(recompile_limit, config.recompile_limit)
     config.specialize_float = True
+    config.fake_tensor_cache_enabled = False
 
 
 def activation_memory_budget(budget: float) -> AbstractContextManager[None]:

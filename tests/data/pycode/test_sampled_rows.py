@@ -7,7 +7,9 @@ from tiny_code import write_code
 
 from gemma4vec.data.loading import built_sources
 from gemma4vec.data.loading.load_rows import SAMPLED, load_sources
+from gemma4vec.data.pycode import sampled_beside, walk
 from gemma4vec.data.pycode.build import load_or_build_pycode
+from gemma4vec.data.pycode.sampled_beside import Wanted, answer_of_child
 from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.recipe.sources import PycodeSource
@@ -55,3 +57,45 @@ def test_sources_are_sampled_only_where_that_is_asked_for(
     whole = load_sources([source], hard_negatives=2)
     assert SAMPLED not in whole.sources["code"] and len(whole.rows) > len(some.rows)
     assert whole.sources["code"]["path"] == facts["path"] and whole.test_suite is not None
+
+
+def test_stages_look_at_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(walk, "_walk_environment", lambda: looks.append("files") or [])
+    monkeypatch.setattr(walk, "_read_versions", lambda: looks.append("versions") or {"python": "3"})
+    with walk.one_look():
+        for _ in range(2):
+            assert walk.find_environment_files() == [] and walk.installed_versions() == {"python": "3"}
+    assert looks == ["files", "versions"]
+    walk.find_environment_files()
+    assert looks == ["files", "versions", "files"]
+
+
+def test_a_child_samples_what_its_caller_would(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sampled_beside, "usable_cores", lambda: 2)
+    wanted = Wanted(tmp_path / "data", code, 2)
+    missing = Wanted(tmp_path / "data", tmp_path / "gone", 2)
+    with sampled_beside.sampled_beside([wanted, missing]):
+        assert answer_of_child(missing) is None  # one core, one child
+        answer = answer_of_child(wanted)
+        assert answer is not None and answer.sample is None  # little code is built
+        assert answer_of_child(wanted) is answer
+    assert answer_of_child(wanted) is None
+    with sampled_beside.sampled_beside([missing]):
+        assert answer_of_child(missing) is None  # it failed, and the caller says why
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sample_comes_back_from_its_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled_beside, "usable_cores", lambda: 2)
+    code = write_code(tmp_path / "code")
+    for number in range(30):  # more code than is built at once
+        text = "\n".join(f"# {number} {line} " + "x" * 90 for line in range(10_000))
+        (code / f"long{number}.py").write_text(text)
+    wanted = Wanted(tmp_path / "data", code, 2)
+    with sampled_beside.sampled_beside([wanted]):
+        answer = answer_of_child(wanted)
+    assert answer is not None and answer.sample is not None
+    assert answer.sample == sample_pycode(tmp_path / "data", folder=code, negatives=2)

@@ -20,6 +20,7 @@ import torch
 
 from gemma4vec.cli.main import execute
 from gemma4vec.ledger.run_folder import list_runs
+from gemma4vec.machine import prefetch
 from gemma4vec.model.save import write_model as saving
 from gemma4vec.training import loop
 from gemma4vec.training.engine import checkpoint
@@ -81,7 +82,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "interrupt in a forward pass": lambda: at_call(6, contrast.ContrastTask, "loss", interrupt),
     "interrupt in a backward pass": lambda: in_backward(7, interrupt),
     "interrupt between update and copy": lambda: at_call(4, torch.optim.AdamW, "step", interrupt),
-    "interrupt while taking a batch": lambda: at_call(6, loop.Prefetcher, "take", interrupt),
+    "interrupt while taking a batch": lambda: at_call(6, prefetch.Prefetcher, "take", interrupt),
     "terminate in a forward pass": lambda: at_call(6, contrast.ContrastTask, "loss", terminate),
     "terminate while the model is written": lambda: at_call(1, saving, "model_card", terminate),
     "interrupt while noting a step": lambda: at_call(4, loop.StepBudget, "seen", interrupt),

@@ -82,6 +82,17 @@ def test_charts_are_well_formed_and_inside_their_frame(steps, width):
             assert all(-1 <= float(x) <= width + 1 and -1 <= float(y) <= height + 1 for x, y in pairs)
 
 
+def test_intervals_below_zero_end_at_the_axis_and_short_trainings_count_seconds():
+    events = [{"event": "step", "step": step, "loss": 1.0, "tokens": 100 * step, "seconds": step} for step in (1, 2)]
+    score = {"event": "evaluation", "step": 2, "suite": "dev", "ndcg@10": 0.02, "low": -0.05, "high": 0.09}
+    root = ElementTree.fromstring(str(charts.draw_learning_curve(read_training([*events, score]), 744.0)))
+    (interval,) = [one for one in root.iter("line") if one.attrib["class"] == "interval trained"]
+    ends = [float(interval.attrib["y1"]), float(interval.attrib["y2"])]
+    assert max(ends) == 380.0 and min(ends) > 250.0  # the panel's own
+    labels = [str(one.text) for one in root.iter("text")]
+    assert "2 s" in labels and not any("min" in one for one in labels)
+
+
 @given(st.lists(st.floats(min_value=-1, max_value=1), max_size=60))
 def test_the_bars_of_differences_cover_the_sum_of_the_differences(values):
     root = ElementTree.fromstring(str(charts.draw_differences(values, "BM25", 744.0)))

@@ -153,7 +153,7 @@ def test_it_says_why_this_machine_does_not_do_more(
     assert max(map(len, lines)) <= 120 and len(lines) <= 40
     shown = " ".join(said.out.split())
     assert "device Example is too old: the CPU is used" in shown
-    assert "dtype asked for; slow here, this CPU has no bf16" in shown
+    assert "dtype asked for; emulated here, 4 to 200 times slower" in shown
     assert "layers there is no C++ compiler" in shown and "layers run uncompiled: there is no C++" in said.err
 
 

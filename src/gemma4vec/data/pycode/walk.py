@@ -5,6 +5,9 @@ import os
 import platform
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +37,36 @@ class SourceFile(NamedTuple):
     modified: int
 
 
+@dataclass
+class _Look:
+    """What was found of the environment."""
+
+    files: list[SourceFile] | None = None
+    versions: dict[str, str] | None = None
+
+
+_look: ContextVar[_Look | None] = ContextVar("look", default=None)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """While this is open, the environment is looked at once: stages of a recipe that read it find the same files."""
+    token = _look.set(_Look())
+    try:
+        yield
+    finally:
+        _look.reset(token)
+
+
 def find_environment_files() -> list[SourceFile]:
     """Find Python files of the standard library and of installed packages, by path, without tests and this package."""
+    look = _look.get() or _Look()
+    if look.files is None:
+        look.files = _walk_environment()
+    return look.files
+
+
+def _walk_environment() -> list[SourceFile]:
     paths = sysconfig.get_paths()
     roots = [paths["stdlib"], paths["purelib"], paths["platlib"]]
     unique = list(dict.fromkeys(os.path.realpath(root) for root in roots))
@@ -95,6 +126,13 @@ def _is_test(name: str) -> bool:
 
 def installed_versions() -> dict[str, str]:
     """Return name -> version of every installed distribution and of Python, ordered by name."""
+    look = _look.get() or _Look()
+    if look.versions is None:
+        look.versions = _read_versions()
+    return look.versions
+
+
+def _read_versions() -> dict[str, str]:
     paths = sysconfig.get_paths()
     found = importlib.metadata.distributions(path=list({paths["purelib"], paths["platlib"]}))
     # A distribution parses its file each time that it is asked for metadata.

@@ -58,9 +58,14 @@ def blockwise_cross_entropy(
     block: int | None = None,
 ) -> Tensor:
     """Mean cross-entropy of `softmax(capped(weight_VD @ state) + added_V)`, block by block; `added_V` is constant."""
-    block = block or max(1, _BLOCK_VALUES // weight_VD.shape[0])
+    block = block or block_tokens(weight_VD)
     loss: Tensor = _BlockwiseCrossEntropy.apply(states_MD, weight_VD, targets_M, softcap, block, added_V)  # type: ignore[no-untyped-call]
     return loss
+
+
+def block_tokens(weight_VD: Tensor) -> int:
+    """The number of tokens whose logits are in memory at a time."""
+    return max(1, _BLOCK_VALUES // weight_VD.shape[0])
 
 
 def load_head(backbone: Backbone, path: str | Path, task: str = "masked_next_token") -> LanguageModelHead:

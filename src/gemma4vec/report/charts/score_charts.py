@@ -85,7 +85,8 @@ def _draw_evaluations(
         for row in own:
             x, y = panel.x(row.tokens), panel.y(row.value)
             if row.low is not None and row.high is not None:
-                parts.append(line((x, panel.y(row.low)), (x, panel.y(row.high)), "interval trained"))
+                ends = [panel.y(min(max(edge, panel.y.low), panel.y.high)) for edge in (row.low, row.high)]
+                parts.append(line((x, ends[0]), (x, ends[1]), "interval trained"))
             parts.append(marker((x, y), "mark trained", ("circle", "square", "diamond")[number % 3]))
         x, y = panel.x(own[-1].tokens), panel.y(own[-1].value)
         parts.append(text((x - 8, y - 9), f"{suite} {own[-1].value:.3f}", "label value", "end"))
@@ -104,12 +105,14 @@ def _draw_minutes(log: TrainingLog, width: float, bottom: float) -> Markup:
         for mark in marks
         if timed and mark > 0
     ]
-    words = "tokens trained; below them: minutes" if timed else "tokens trained"
+    words = "tokens trained; below them: time" if timed else "tokens trained"
     return Markup("").join([*parts, text((width - RIGHT, bottom + 52), words, "label", "end")])
 
 
 def _minute_label(tokens: float, at: npt.NDArray[np.float64], minutes: npt.NDArray[np.float64]) -> str:
     found = float(np.interp(tokens, at, minutes))
+    if minutes[-1] < 1:
+        return f"{60 * found:.0f} s"
     return f"{found:.1f} min" if found < 10 else f"{found:,.0f} min"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gemma4vec.data.loading.load_rows import TrainingData
+from gemma4vec.data.pycode.walk import one_look
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
@@ -38,6 +39,7 @@ from gemma4vec.training.estimate.step_record import StepRecord, load_record, rec
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.make_task import load_stage_data
+from gemma4vec.training.writing.text_vectors import vector_width
 
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
 # Gemma 3 270M; see docs/guides/dry-run.md).
@@ -117,6 +119,8 @@ def estimate(recipe: schema.Recipe, *, measure_compiled: bool = False) -> Estima
         InputError: whatever a real run would refuse before it loads weights.
     """
     device = choose_device().name
+    for stage in recipe.stages:
+        vector_width(stage.task)  # refuses an embedder that is not there, before the base is read
     with paused_collections(), base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
         outline = check_base(recipe, base.path, choice.dtype)
@@ -148,8 +152,9 @@ def _load(recipe: schema.Recipe, base: Path, outline: EmbeddingModel) -> list[Tr
     while True:
         loaded: list[TrainingData] = []
         try:
-            for stage in recipe.stages:
-                loaded.append(load_stage_data(stage, sample=sample))
+            with one_look():
+                for stage in recipe.stages:
+                    loaded.append(load_stage_data(stage, sample=sample))
             check_stages(recipe, base, loaded, outline)
             return loaded
         except InputError:

@@ -20,6 +20,7 @@ from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.layer_meter import LayerMeter, Place
+from gemma4vec.training.estimate.sampled_head import Skipped
 from gemma4vec.training.prepare_model import compile_for_training
 
 # Batches that are measured, after the first one ran once more to warm up; quickly, the counting pass warms up.
@@ -66,11 +67,12 @@ def measure_layers(
     checkpointing: Literal["selective"] | bool,
     decoder: Decoder | None = None,
     quick: bool = False,
+    skipped: Skipped | None = None,
 ) -> LayerCosts:
     """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time and memory.
 
     `kinds` are those of the model's layers, then those of the task's `decoder`. Costs are for a cell of either side.
-    `quick` takes fewer steps, for costs that are not used as they are.
+    `quick` takes fewer steps, for costs that are not used as they are. `skipped`: what the head does not compute.
     """
     backbone = built.encoder.backbone
     built.encoder.train()
@@ -108,16 +110,18 @@ def measure_layers(
 
     passes: list[Costs] = []
     updates: list[float] = []
+    apart = skipped or Skipped()
 
     def step(one: Any) -> None:
         meter.clear()
+        apart.seconds = 0.0
         with meter.attached():
             started = meter.now()
             task.loss(built, one).value.backward()
             before_update = meter.now()
         optimizer.step(0.0)
         updates.append(meter.now() - before_update)
-        _add_the_rest(meter, before_update - started)
+        _add_the_rest(meter, before_update - started + apart.seconds)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
         steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
 

@@ -26,6 +26,7 @@ from gemma4vec.training.engine.parameter_count import Parameters
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import BatchStatistics
 from gemma4vec.training.estimate.layers import LayerCosts, measure_layers
+from gemma4vec.training.estimate.sampled_head import SampledHead, Skipped
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 from gemma4vec.training.terms import TERMS
 from gemma4vec.training.writing.text_vectors import vector_width
@@ -96,7 +97,8 @@ def measure_stage(
     smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = shallow_model(model)
     built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
-    task = stage_task(model, smaller, data, number, built)
+    skipped = Skipped()
+    task = stage_task(model, smaller, data, number, built, skipped if model.device == "cpu" else None)
     decoder = getattr(task, "decoder", None)
     return measure_layers(
         built,
@@ -107,11 +109,19 @@ def measure_stage(
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
         quick=quick,
+        skipped=skipped,
     )
 
 
-def stage_task(model: WholeModel, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
-    """The task of a stage, without its teachers and with random vectors."""
+def stage_task(
+    model: WholeModel,
+    stage: schema.Stage,
+    data: TrainingData,
+    number: int,
+    built: EmbeddingModel,
+    skipped: Skipped | None = None,
+) -> Task:
+    """The task of a stage, without its teachers and with random vectors; with `skipped`, its head samples tokens."""
     seed = data_seed(model.recipe, number)
     if isinstance(stage.task, schema.Contrast):  # teachers are not opened: their cost is small
         terms = tuple(term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None)
@@ -124,7 +134,7 @@ def stage_task(model: WholeModel, stage: schema.Stage, data: TrainingData, numbe
         stage,
         data,
         built,
-        lambda: _head(model, built),
+        lambda: _head(model, built, skipped),
         max_tokens=model.recipe.model.max_tokens,
         seed=seed,
         start=model.recipe.model.start,
@@ -133,7 +143,7 @@ def stage_task(model: WholeModel, stage: schema.Stage, data: TrainingData, numbe
     )
 
 
-def _head(model: WholeModel, built: EmbeddingModel) -> LanguageModelHead:
+def _head(model: WholeModel, built: EmbeddingModel, skipped: Skipped | None) -> LanguageModelHead:
     """A head of the real size where layers are measured, since reading its matrix takes the time; where nothing is
     computed, one that takes no memory."""
     backbone = built.encoder.backbone
@@ -141,9 +151,8 @@ def _head(model: WholeModel, built: EmbeddingModel) -> LanguageModelHead:
     if built is model.whole:
         row_1D = torch.zeros(1, backbone.hidden_size, dtype=model.dtype, device=backbone.device)
         return LanguageModelHead(row_1D.expand(rows, -1), softcap)
-    return LanguageModelHead(
-        torch.full((rows, backbone.hidden_size), 0.01, dtype=model.dtype, device=backbone.device), softcap
-    )
+    weight_VD = torch.full((rows, backbone.hidden_size), 0.01, dtype=model.dtype, device=backbone.device)
+    return LanguageModelHead(weight_VD, softcap) if skipped is None else SampledHead(weight_VD, softcap, skipped)
 
 
 def decoder_kinds(decoder: Decoder) -> list[Kind]:

@@ -11,7 +11,8 @@ from gemma4vec.ui.window import Window
 
 NEWEST = 200
 _QUERIES = {
-    "comparisons": "SELECT time, suite, metric, a, b, difference, p, family, verdict FROM comparisons",
+    "comparisons": "SELECT time, suite, metric, a, b, fingerprint_a, fingerprint_b, difference, p, family, verdict "
+    "FROM comparisons",
     "decisions": "SELECT time, run_id, decision, words FROM decisions",
     "freezes": "SELECT time, recipe_id, run_id, words FROM freezes",
     "locks": "SELECT time, suite, words FROM locks",
@@ -34,7 +35,22 @@ def api_ledger(window: Window, request: Request) -> Response:
 
 def _read(window: Window) -> dict[str, Any]:
     with open_ledger(window.home) as ledger:
-        return {"looks": count_looks(ledger), **{name: _newest(ledger, query) for name, query in _QUERIES.items()}}
+        found: dict[str, Any] = {name: _newest(ledger, query) for name, query in _QUERIES.items()}
+        runs = _runs_of_models(ledger)
+        for one in found["comparisons"]:
+            for side in ("a", "b"):
+                one[f"run_{side}"] = runs.get(one.pop(f"fingerprint_{side}"))
+        return {"looks": count_looks(ledger), **found}
+
+
+def _runs_of_models(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    """Fingerprint of a model -> id and name of the run that it is of; BM25 and models of several runs have none."""
+    rows = ledger.rows(
+        "SELECT model_fingerprint AS model, min(run_id) AS id, runs.name AS name "
+        "FROM evaluations JOIN runs USING (run_id) WHERE model <> 'bm25' "
+        "GROUP BY model_fingerprint HAVING count(DISTINCT run_id) = 1"
+    )
+    return {one["model"]: {"id": one["id"], "name": one["name"]} for one in rows if one["model"]}
 
 
 def _newest(ledger: Ledger, query: str) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ def contamination_of(run: Mapping[str, Any]) -> str:
 
 def _own_contamination(checked: Any) -> str:
     if not isinstance(checked, dict) or not checked:
-        return "not checked"
+        return "not checked when it began"
     touched = {
         suite: sum(int(one.get("touched_queries") or 0) for one in sources.values() if isinstance(one, dict))
         for suite, sources in checked.items()

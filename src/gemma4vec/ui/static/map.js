@@ -90,7 +90,7 @@ function start(figure, place) {
       if (again) own.draw();
       figure.dataset.frames = Number(figure.dataset.frames ?? 0) + 1;
       figure.dataset.checksum = data.frame.checksum;
-      say("shown", `${data.frame.shown.toLocaleString("en")} in view, ${data.frame.ms.toFixed(0)} ms.`);
+      say("shown", `${data.frame.shown.toLocaleString("en")} in view, drawn in ${data.frame.ms.toFixed(0)} ms.`);
     }
     if (data.picked) {
       figure.dataset.picked = data.picked.length;
