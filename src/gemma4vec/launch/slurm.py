@@ -13,9 +13,8 @@ from gemma4vec.errors import InputError, Interrupted
 from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_value, meeting_point, shell_line
 
 SECONDS_TO_SAVE = 120
-MOST_REQUEUES = (
-    100  # a training that never takes a step, or a shard that never ends, before the limit must end some day
-)
+# A training that takes no step before its limit, or an encoding that ends no shard, must end some day.
+MOST_REQUEUES = 100
 # torchrun reads its option --rdzv-conf there, and srun alone knows which machine a process is on.
 _ON_EACH = 'export PET_RDZV_CONF="is_host=$((SLURM_NODEID == 0))"; exec "$@"'
 _PART = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"'  # the id of one part may be that of the whole array, too

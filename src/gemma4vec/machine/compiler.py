@@ -11,10 +11,24 @@ _DEFAULT = "clang++" if sys.platform == "darwin" else "g++"
 # Minimum remaining work for compilation to pay off, by device. Measured on a CPU with Gemma 3 270M: compiling for
 # training takes 90 s the first time and 20 s from the cache, the time of 30 or 7 steps. Compiled layers train 1.3 to
 # 1.9 times as fast. The values for a GPU are estimates: it does at least ten times more work in that time.
-STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
-MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
+_STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
+_MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
 # Triton compiles each kernel's launcher with one of these, or $CC.
 _FOR_TRITON = ("gcc", "clang")
+
+
+def pays_off(device: str, *, steps: int | None, minutes: float | None, least_steps: int | None) -> bool:
+    """Whether a training is long enough for compilation, as far as its budget is known.
+
+    Args:
+        device: `cpu` or `cuda`.
+        steps: budget in steps, if known.
+        minutes: budget in minutes, if known.
+        least_steps: what a budget in minutes makes at least.
+    """
+    few = steps is not None and steps < _STEPS_WORTH_IT[device]
+    short = minutes is not None and minutes < _MINUTES_WORTH_IT[device]
+    return not few and not (short and (least_steps or 0) < _STEPS_WORTH_IT[device])
 
 
 def find_cxx_compiler() -> str | None:

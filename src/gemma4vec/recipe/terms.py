@@ -75,6 +75,10 @@ class Nce(Term):
         False, description="leave the positive out of its own denominator (Yeh et al. 2022, arXiv:2110.06848)"
     )
 
+    def shares(self, task: bool) -> bool:
+        """Whether other rows' hard negatives are candidates; `task` is the task's `share_hard_negatives`."""
+        return task if self.share_hard_negatives is None else self.share_hard_negatives
+
     @field_validator("hardness", mode="before")
     @classmethod
     def _switched(cls, value: object) -> object:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from gemma4vec.files import cache
-from gemma4vec.machine.compiler import MINUTES_WORTH_IT, STEPS_WORTH_IT, missing_for_compile
+from gemma4vec.machine.compiler import missing_for_compile, pays_off
 from gemma4vec.recipe.schema import Recipe, Stage
 
 _KERNEL = "import torch; torch.compile(lambda x: x + 1)(torch.ones(4096))"
@@ -56,8 +56,7 @@ def is_ready(folder: Path) -> bool:
 
 def _will_compile(stage: Stage) -> bool:
     """As `model.backbone.compilation.choose_compile` decides, without what only a loaded model tells."""
-    steps, minutes = stage.budget.steps, stage.budget.minutes
-    if stage.layout.compile == "auto":
-        long = steps is None or steps >= STEPS_WORTH_IT["cpu"]
-        return long and (minutes is None or minutes >= MINUTES_WORTH_IT["cpu"])
-    return stage.layout.compile
+    budget, wanted = stage.budget, stage.layout.compile
+    if wanted == "auto":
+        return pays_off("cpu", steps=budget.steps, minutes=budget.minutes, least_steps=budget.least_steps)
+    return wanted

@@ -40,7 +40,7 @@ def test_each_part_counts_its_own_pairs() -> None:
 
 
 def test_pairs_of_the_sample_that_were_read_before_count_with_their_verdict() -> None:
-    """Only what is unread is in a random queue, so the sample also has pairs that were read from the top."""
+    """A random queue has unread pairs alone; pairs that were read from the top complete its sample."""
     order = in_order(0)
     grades = {order[0]: 1, order[1]: 0, order[2]: 0, order[5]: 1}
     draws = {order[0]: {LIKELY_FIRST}, order[1]: {Draw("random", 0)}, order[2]: {Draw("random", 0)}}

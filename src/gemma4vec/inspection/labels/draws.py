@@ -87,7 +87,7 @@ def shares(
 
     `random` estimates the share of all flags (all of them, once each has a verdict). Where pairs of the random sample
     have no verdict (`skipped`), its interval takes them all as wrong for the lower limit and all as right for the
-    upper one. `top` was read from the queue's top. `other` are pairs of which nobody recorded how they were drawn. A
+    upper one. `top` was read from the queue's top. Of `other` pairs nobody recorded how they were drawn. A
     pair may be in `random` and in `top`.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
-from gemma4vec.machine.compiler import MINUTES_WORTH_IT, STEPS_WORTH_IT, missing_for_compile
+from gemma4vec.machine.compiler import missing_for_compile, pays_off
 from gemma4vec.machine.device import MIN_COMPILE_CAPABILITY, choose_device
 from gemma4vec.model import upstream
 
@@ -55,10 +55,7 @@ def choose_compile(
         return CompileChoice(True, "the recipe says layout.compile=true")
     if missing:
         return CompileChoice(False, f"{missing}: layers run uncompiled, a quarter to a half slower")
-    device = choose_device().name
-    few = steps is not None and steps < STEPS_WORTH_IT[device]
-    short = minutes is not None and minutes < MINUTES_WORTH_IT[device]
-    if few or (short and (least_steps or 0) < STEPS_WORTH_IT[device]):
+    if not pays_off(choose_device().name, steps=steps, minutes=minutes, least_steps=least_steps):
         return CompileChoice(False, "the budget is too short for compilation to pay")
     return CompileChoice(True, "compiled once, for all shapes")
 

@@ -137,14 +137,13 @@ class ContrastLoss:
         for term in self.task.terms:
             if not isinstance(term, Nce):
                 continue
-            shared = self.task.share_hard_negatives if term.share_hard_negatives is None else term.share_hard_negatives
             return left_out_share(
                 vectors.queries_ND,
                 vectors.positives_ND,
                 vectors.negatives_NKD,
                 text_hashes=hashes,
                 false_negative_margin=term.false_negative_margin,
-                share_hard_negatives=shared,
+                share_hard_negatives=term.shares(self.task.share_hard_negatives),
             )
         return None
 

@@ -22,7 +22,6 @@ class Nce(LossTerm):
     def value(self, batch: TermBatch) -> Tensor:
         """Mean over the rows."""
         settings, task = self.settings, self.context.task
-        shared = task.share_hard_negatives if settings.share_hard_negatives is None else settings.share_hard_negatives
 
         def loss(queries_Nd: Tensor, positives_Nd: Tensor, negatives_NKd: Tensor | None) -> Tensor:
             return nce(
@@ -30,7 +29,7 @@ class Nce(LossTerm):
                 positives_Nd,
                 negatives_NKd,
                 temperature=self.context.temperature.now_or(settings.temperature),
-                share_hard_negatives=shared,
+                share_hard_negatives=settings.shares(task.share_hard_negatives),
                 hardness=settings.hardness or 0.0,  # a loaded recipe never leaves it open
                 query_query=settings.query_query,
                 passage_passage=settings.passage_passage,
