@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from benchmarks.quality import inspect_loop
-from benchmarks.quality.inspect_loop import Done, ask, choose, control_seeds, main, parse_arguments, summary
+from benchmarks.quality.inspect_loop import choose, control_seeds, main, parse_arguments, summary
+from benchmarks.shared.commands import Done, ask
 from planted_suite import planted_suite
 from tiny_model import write_tiny
 
@@ -76,7 +77,7 @@ def test_seeds_of_a_control_that_is_the_recipe_as_it_is() -> None:
 
 def test_other_settings_and_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Done(tmp_path / "loop.json", {"steps": 1}).step("one", lambda: 1)
-    with pytest.raises(InputError, match="a loop of other settings"):
+    with pytest.raises(InputError, match="is of other settings"):
         Done(tmp_path / "loop.json", {"steps": 2})
     assert Done(tmp_path / "loop.json", {"steps": 1}).step("one", lambda: 2) == 1
     assert "no inspection below" in ask("inspect", "confirm", "12345678")["refused"]
