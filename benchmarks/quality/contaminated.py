@@ -1,6 +1,6 @@
 """Does `gemma4vec inspect` show queries that a model was trained on as a slice of their own?
 
-    python -m benchmarks.quality.contaminated DATA --out DIR [--suite medquad_liveqa] [--train medquad] [--steps 48]
+    python -m benchmarks.quality.contaminated DATA --out DIR [--suite medquad_liveqa] [--train medquad] [--steps 40]
 
 DATA holds `retrieval/NAME` (a suite in BEIR's layout) and `train/NAME.jsonl.gz`. Of the training rows, those are taken
 that have a right document of one of the suite's queries, a row for each such document; the control's are as many random
@@ -56,8 +56,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--suite", default="medquad_liveqa", help="name below retrieval/")
     parser.add_argument("--train", default="medquad", help="name below train/")
     parser.add_argument("--base", default="bundled:gemma-3-270m")
-    parser.add_argument("--layers", type=int, default=3, help="the base's first layers alone")
-    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--layers", type=int, default=2, help="the base's first layers alone")
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rows", type=int, default=32, help="rows in a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
@@ -130,7 +130,7 @@ def train_one(arm: str, arguments: argparse.Namespace) -> Found:
                 "attention": "causal",
                 "readout": {"name": "last_token"},
                 "prompts": "retrieval",
-                "max_tokens": 64,
+                "max_tokens": 48,
                 "dtype": "fp32",
                 "lora": {"rank": 16, "alpha": 32},
             },
