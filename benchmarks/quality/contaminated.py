@@ -103,7 +103,8 @@ def leaked(suite: RetrievalSuite, seed: int) -> list[Row]:
     for place in sorted(drawn.tolist()):
         judged = suite.qrels[suite.query_ids[place]]
         right = [corpus[key] for key, grade in sorted(judged.items()) if grade >= 1 and key in corpus]
-        made.append(Row(suite.queries[place], right))
+        if right:
+            made.append(Row(suite.queries[place], right))
     return made
 
 
