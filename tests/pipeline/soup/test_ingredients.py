@@ -161,8 +161,8 @@ def test_other_weights_than_the_runs(pair: tuple[Path, Path]) -> None:
 
 
 def test_how_a_model_was_trained_may_differ(pair: tuple[Path, Path]) -> None:
-    edit("lora", {"rank": 4})(pair[1] / "model")
     edit("train", "frozen")(pair[1] / "model")
+    edit("lora", {"rank": 4})(pair[1] / "model")
     assert len(find_ingredients([str(path) for path in pair])) == 2
 
 

@@ -108,7 +108,8 @@ def find_costs(
     """
     if is_emulated(model.dtype, model.device):
         logger.info(f"{str(model.dtype).removeprefix('torch.')} is emulated here: layers are measured in fp32")
-        fast = replace(model, dtype=torch.float32)
+        settings = model.recipe.model.model_copy(update={"dtype": "fp32"})
+        fast = replace(model, dtype=torch.float32, recipe=model.recipe.model_copy(update={"model": settings}))
         costs, framework, source = find_costs(fast, number, data, reading, choice, measure_compiled=measure_compiled)
         times = slowdown(model.dtype, model.device)
         return as_emulated(costs, model.dtype, times), framework, replace(source, emulated=times)
