@@ -3,7 +3,7 @@
     python -m benchmarks.speed.first_dry_runs                                  all of them, once
     python -m benchmarks.speed.first_dry_runs --recipes f2llm/qwen3_0_6b --repeats 3
 
-Bound: 20 seconds of wall time on two idle cores. Recipes that read files of a user get tiny ones of the published kinds,
+Bound: 20 seconds of wall time on two idle cores. Recipes that read a user's files get tiny ones of the published kinds,
 and small suites (both from tests/helpers). Those that start from a trained model are left out.
 """
 
