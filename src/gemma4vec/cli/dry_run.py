@@ -22,11 +22,12 @@ def show_dry_run(recipe: "Recipe", as_json: bool, *, measure_compiled: bool = Fa
     """
     from gemma4vec.data.loading.built_sources import samples_beside
     from gemma4vec.data.loading.missing_files import refuse_missing_files
+    from gemma4vec.model.bases.described_beside import described_beside
 
     sources = [source for stage in recipe.stages for source in stage.data]
     refuse_missing_files(sources)  # before torch is imported
     sampled = all(stage.evaluation.stop is None for stage in recipe.stages)  # a stop rule needs what is built
-    with samples_beside(sources if sampled else ()):
+    with described_beside(recipe.model.start or recipe.model.base), samples_beside(sources if sampled else ()):
         with paused_collections():
             from gemma4vec.training.estimate.dry_run import estimate
 

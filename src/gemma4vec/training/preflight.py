@@ -37,13 +37,16 @@ from gemma4vec.training.writing.suggestion_pairs import check_split, pairs_of
 from gemma4vec.training.writing.text_vectors import split_texts
 
 
-def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfloat16) -> EmbeddingModel:
+def check_base(
+    recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfloat16, *, ids_alone: bool = False
+) -> EmbeddingModel:
     """Check what can be known without weights and rows: base, adapters, readout, dimension, limits, teachers, tokens.
 
     Args:
         recipe: the recipe.
         base: folder of its base; config and tokenizer are enough.
         dtype: dtype of the result, for those who count bytes.
+        ids_alone: the result's tokenizer will not be saved.
 
     Returns:
         The recipe's model on the meta device, with its real tokenizer.
@@ -51,7 +54,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
     Raises:
         InputError: one line that names the recipe's key.
     """
-    built = outline_encoder(recipe.model, base, dtype)
+    built = outline_encoder(recipe.model, base, dtype, ids_alone=ids_alone)
     config = read_config(base)
     check_positions(recipe.model.max_tokens, config)
     check_limits(recipe, built)

@@ -68,7 +68,7 @@ def test_a_remedy_that_helps_is_kept_once(mended: Subject, tmp_path: Path) -> No
     control = trained(PlantedModel("control"), tmp_path, None)
     found = check([mended], control=[control])
     assert found.judgment.verdict == "verified" and found.decision == "keep" and found.opened == 1
-    assert found.detectable < 0.3 and not found.notes
+    assert found.detectable < 0.3 and not found.notes and found.alone == []
     lines = found.lines()
     assert "sealed queries show gains from" in lines[0] and lines[-1] == "verified (decision: keep)"
     with open_ledger(home()) as ledger:
@@ -88,6 +88,18 @@ def test_one_that_does_nothing_is_not_and_two_seeds_are_a_mean(tmp_path: Path) -
     assert found.judgment.verdict == "refuted" and found.decision == "drop"
     assert found.notes == ["no control arm: what another training of as many rows gains is unknown"]
     assert len(found.runs) == 2 and found.judgment.inside.mean == 0.0
+
+
+def test_each_run_is_judged_alone_with_those_at_its_place(tmp_path: Path) -> None:
+    runs = [trained(Mended("m1"), tmp_path, claim()), trained(PlantedModel("p1"), tmp_path, claim())]
+    befores = [BEFORE, Subject(PlantedModel("p2"), "before")]
+    found = check(runs, against=befores, control=[trained(PlantedModel("p3"), tmp_path, None)])
+    first, second = found.alone
+    assert first.verdict == "verified" and second.verdict == "refuted" and second.inside.mean == 0.0
+    assert found.judgment.inside.mean == pytest.approx(first.inside.mean / 2)
+    assert first.over_control is not None and first.over_control.mean == pytest.approx(first.inside.mean)
+    assert [one["verdict"] for one in found.as_json()["alone"]] == ["verified", "refuted"]
+    assert f"each run alone: {first.inside.mean:+.3f} verified, +0.000 refuted" in found.lines()
 
 
 def test_too_few_sealed_queries_open_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +21,7 @@ from gemma4vec.errors import InputError, WorkError
 from gemma4vec.machine import hub, network
 from gemma4vec.model.bases import bundled
 from gemma4vec.model.bases.bundled import BUNDLED, BundledBase
+from gemma4vec.model.bases.described_beside import described_beside
 from gemma4vec.model.bases.resolve import list_bundled, resolve_base
 
 PARTS = 3
@@ -189,6 +192,60 @@ def test_a_description_without_weights_is_made_once(site: Path, monkeypatch: pyt
     with bundled.description(base) as temporary:
         assert {file.name for file in temporary.iterdir()} == names
     assert not temporary.exists() and first.exists()
+
+
+def test_two_at_once_describe_it_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    write = bundled._write_description
+
+    def counted(parts: list[Path], folder: Path) -> None:
+        written.append(folder)
+        write(parts, folder)
+
+    monkeypatch.setattr(bundled, "_write_description", counted)
+    found: list[Path] = []
+
+    def describe() -> None:
+        with bundled.description(bundled.BUNDLED["tiny"]) as folder:
+            found.append(folder)
+
+    workers = [threading.Thread(target=describe) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 3 and len(set(found)) == 1 and len(written) == 1
+
+
+def test_a_child_that_fails_leaves_the_description_to_the_caller(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child does not know this test's base."""
+    monkeypatch.setattr("gemma4vec.model.bases.described_beside.usable_cores", lambda: 2)
+    assert not bundled.is_described(bundled.BUNDLED["tiny"])
+    with described_beside("bundled:tiny"), bundled.description(bundled.BUNDLED["tiny"]) as folder:
+        assert (folder / "config.json").is_file()
+    assert bundled.is_described(bundled.BUNDLED["tiny"])
+
+
+@pytest.mark.parametrize(("base", "cores"), [("owner/model", 2), ("bundled:unknown", 2), ("bundled:tiny", 1)])
+def test_no_child_is_started_in_vain(site: Path, monkeypatch: pytest.MonkeyPatch, base: str, cores: int) -> None:
+    monkeypatch.setattr("gemma4vec.model.bases.described_beside.usable_cores", lambda: cores)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a child was started"))
+    with described_beside(base):
+        pass
+
+
+@pytest.mark.slow
+def test_a_child_describes_a_base_as_this_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = bundled.BUNDLED["gemma-3-270m"]
+    made: list[dict[str, str]] = []
+    for name in ("child", "here"):
+        monkeypatch.setenv("GEMMA4VEC_CACHE", str(tmp_path / name))
+        if name == "child":
+            subprocess.run([sys.executable, "-m", "gemma4vec.model.bases.described_beside", base.name], check=True)
+            assert bundled.is_described(base)
+        with bundled.description(base) as folder:
+            made.append({file.name: files.sha256_file(file) for file in sorted(folder.iterdir())})
+    assert made[0] == made[1] and "tokenizer.json" in made[0]
 
 
 @pytest.mark.parametrize(("name", "hint"), [("bundled:tinny", "did you mean bundled:tiny"), ("bundled:x", "there are")])

@@ -88,13 +88,15 @@ def test_the_saved_tokenizer_does_the_same_everywhere(tmp_path: Path, append_eos
     ours.hf_tokenizer.save_pretrained(tmp_path / "saved")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
     own = load_saved_tokenizer(tmp_path / "saved")
-    assert theirs.pad_token_id == own.padding_id == ours.padding_id
+    quick = load_tokenizer(base, append_eos=append_eos, ids_alone=True)
+    assert quick.hf_tokenizer.all_special_ids == ours.hf_tokenizer.all_special_ids
+    assert theirs.pad_token_id == own.padding_id == ours.padding_id == quick.padding_id
     for text in [*ORDINARY, *(text for text in ODD if "\ud800" not in text), "read the file " * 30]:
         for limit in (5, 64):
             expected = ids_of(ours, text, limit)
             assert expected[0] == BOS and (expected[-1] == EOS) == append_eos
             assert theirs(text, truncation=True, max_length=limit)["input_ids"] == expected
-            assert ids_of(own, text, limit) == expected
+            assert ids_of(own, text, limit) == expected == ids_of(quick, text, limit)
 
 
 def test_a_base_without_bos_gets_none(tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def answer_of_child(wanted: Wanted) -> Answer | None:
 
 def main() -> None:
     """Run a child."""
+    if hasattr(os, "nice"):
+        os.nice(5)  # a sample is wanted later than what other children make
     data, folder, negatives = sys.argv[1:]
     sample = sample_pycode(Path(data), folder=Path(folder) if folder else None, negatives=int(negatives))
     sys.stdout.buffer.write(pickle.dumps(sample))

@@ -4,9 +4,10 @@ Legend: N queries.
 """
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Verification:
     Attributes:
         detectable: the gain that the sealed half shows four times out of five, known before it was opened.
         opened: slices that were opened on these contents, this one included.
+        alone: the same judgment of each run by itself, where there are several; empty otherwise.
         decision: keep, drop or repeat, as the ledger has it for each run.
     """
 
@@ -59,6 +61,7 @@ class Verification:
     detectable: float
     opened: int
     judgment: Judgment
+    alone: list[Judgment]
     decision: str
     notes: list[str]
 
@@ -72,6 +75,7 @@ class Verification:
             "detectable": self.detectable,
             "opened": self.opened,
             **self.judgment.as_json(),
+            "alone": [one.as_json() for one in self.alone],
             "decision": self.decision,
             "notes": self.notes,
         }
@@ -88,6 +92,9 @@ class Verification:
         ]
         if one.over_control is not None:
             found.append(f"against the control arm {one.over_control.words()}, p {one.over_control.p:.4f}")
+        if self.alone:
+            each = ", ".join(f"{run.inside.mean:+.3f} {run.verdict}" for run in self.alone)
+            found.append(f"each run alone: {each}")
         why = f": {'; '.join(one.reasons)}" if one.reasons else ""
         return [*found, f"{one.verdict}{why} (decision: {self.decision})", *self.notes]
 
@@ -130,11 +137,12 @@ def verify(
         if sealed_N is None:
             raise InputError(f"{suite.name} has no sealed query; a remedy needs more")
         mask_N = predicate.mask(columns)
-        scores = {
-            side: np.mean([_values(one, suite, claim.metric, progress) for one in subjects], axis=0)
+        values = {
+            side: np.array([_values(one, suite, claim.metric, progress) for one in subjects])
             for side, subjects in (("B", runs), ("A", against), ("C", control))
             if subjects
         }
+        scores = {side: values_RN.mean(axis=0) for side, values_RN in values.items()}
         gains_N = scores["B"] - scores["A"]
         inside = int((mask_N & sealed_N).sum())
         opened = 1 + count_openings(contents, key)
@@ -143,15 +151,9 @@ def verify(
             raise InputError(_too_few(rule, inside, detectable, claim.smallest_effect))
         body = _body(claim, suite, runs, against)
         opened = record_opening(key, body)
-        found = judge_claim(
-            gains_N[sealed_N],
-            mask_N[sealed_N],
-            claim.smallest_effect,
-            claim.not_worse_elsewhere,
-            over_control_N=(scores["B"] - scores["C"])[sealed_N] if "C" in scores else None,
-            family=opened,
-            seed=seed,
-        )
+        judge = partial(_judge, sealed_N, mask_N, claim, opened, seed)
+        found = judge(scores)
+        alone = [judge(one) for one in _each_run(values)] if len(runs) > 1 else []
         verdict = {"difference": found.inside.mean, "p": found.inside.p, "family": opened, "verdict": found.verdict}
         record_verdict(key, {**body, **verdict, "judgment": found.as_json()})
         decision = DECISIONS.get(found.verdict, "repeat")
@@ -164,9 +166,41 @@ def verify(
         detectable,
         opened,
         found,
+        alone,
         decision,
         [] if control else [NO_CONTROL],
     )
+
+
+def _judge(
+    sealed_N: npt.NDArray[np.bool_],
+    mask_N: npt.NDArray[np.bool_],
+    claim: Claim,
+    opened: int,
+    seed: int,
+    scores: Mapping[str, Floats],
+) -> Judgment:
+    """Judge the values of all queries, [N], by side."""
+    return judge_claim(
+        (scores["B"] - scores["A"])[sealed_N],
+        mask_N[sealed_N],
+        claim.smallest_effect,
+        claim.not_worse_elsewhere,
+        over_control_N=(scores["B"] - scores["C"])[sealed_N] if "C" in scores else None,
+        family=opened,
+        seed=seed,
+    )
+
+
+def _each_run(values: Mapping[str, Floats]) -> Iterator[dict[str, Floats]]:
+    """Each run of B with those of the other sides that were named at the same place, or with their mean if there are
+    more or fewer of them; values are [runs, N]."""
+    count = len(values["B"])
+    for place in range(count):
+        yield {
+            side: values_RN[place] if len(values_RN) == count else values_RN.mean(axis=0)
+            for side, values_RN in values.items()
+        }
 
 
 def _claim(runs: Sequence[Subject]) -> Claim:

@@ -126,7 +126,7 @@ def unpack(base: BundledBase) -> Path:
     if is_cached(base):
         return cached_folder(base)
     parts = find_parts(base)
-    with _process_lock(base):
+    with _process_lock(cached_folder(base), f"unpacks {base.name}"):
         if is_cached(base):
             return cached_folder(base)
         _require_space(base)
@@ -145,17 +145,27 @@ def description(base: BundledBase) -> Iterator[Path]:
     Raises:
         InputError: a package is missing, or one of its files is damaged.
     """
-    parts = find_parts(base)
-    kept = cached_folder(base).with_name(f"{base.name}-description-{CONVERSION}-{base.sha256[:12]}")
+    parts, kept = find_parts(base), _description_folder(base)
     if not kept.is_dir():
-        with contextlib.suppress(files.DiskError), files.atomic_folder(kept) as folder:
-            _write_description(parts, folder)
+        with contextlib.suppress(files.DiskError), _process_lock(kept, f"describes {base.name}"):
+            if not kept.is_dir():
+                with files.atomic_folder(kept) as folder:
+                    _write_description(parts, folder)
     if kept.is_dir():
         yield kept
         return
     with files.temporary_folder("base") as folder:
         _write_description(parts, folder)
         yield folder
+
+
+def is_described(base: BundledBase) -> bool:
+    """Whether the cache has a base, or at least its description."""
+    return is_cached(base) or _description_folder(base).is_dir()
+
+
+def _description_folder(base: BundledBase) -> Path:
+    return cached_folder(base).with_name(f"{base.name}-description-{CONVERSION}-{base.sha256[:12]}")
 
 
 def _write_description(parts: list[Path], folder: Path) -> None:
@@ -224,17 +234,17 @@ def _recorded_sha256(distribution: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _process_lock(base: BundledBase) -> Iterator[None]:
+def _process_lock(folder: Path, work: str) -> Iterator[None]:
+    """One process at a time makes `folder`; `work` says to the others what it does."""
     from filelock import FileLock, Timeout
 
-    folder = cached_folder(base)
     with files.disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.parent / f".{folder.name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.info(f"waiting for another process that unpacks {base.name}")
+            logger.info(f"waiting for another process that {work}")
             lock.acquire(timeout=-1)
     try:
         yield

@@ -84,8 +84,10 @@ def resolve_prompts(words: PromptWords) -> Prompts:
     return Prompts(words.get("query", ""), words.get("document", ""))
 
 
-def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
+def load_recipe_tokenizer(model: Model, path: str | Path, *, ids_alone: bool = False) -> TextTokenizer:
     """Load the tokenizer of the base at `path`, with EOS and prompt boundaries as the readout needs them.
+
+    `ids_alone`: it will not be saved, so that one of a bundled base may be read quickly.
 
     Raises:
         InputError: there is no tokenizer, or it lacks a required token.
@@ -94,7 +96,12 @@ def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
         return load_saved_tokenizer(Path(path))
     readout_class = READOUTS[model.readout.name]
     unpooled_prompts = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
-    return load_tokenizer(path, append_eos="eos" in readout_class.needs, unpooled_prompts=unpooled_prompts)
+    return load_tokenizer(
+        path,
+        append_eos="eos" in readout_class.needs,
+        unpooled_prompts=unpooled_prompts,
+        ids_alone=ids_alone and model.base.startswith("bundled:"),
+    )
 
 
 def build(

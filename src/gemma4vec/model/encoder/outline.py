@@ -27,8 +27,12 @@ _NUMBER = re.compile(r"\d+")
 _LAYER = re.compile(r"layers\.(\d+)\.")
 
 
-def outline_encoder(model: Model, path: str | Path, dtype: torch.dtype = torch.bfloat16) -> EmbeddingModel:
+def outline_encoder(
+    model: Model, path: str | Path, dtype: torch.dtype = torch.bfloat16, *, ids_alone: bool = False
+) -> EmbeddingModel:
     """The encoder that `model.encoder.build.build` would load, on the meta device, with its real tokenizer.
+
+    `ids_alone`: the tokenizer will not be saved (see `load_recipe_tokenizer`).
 
     Raises:
         InputError: whatever `build` would refuse, and a config that describes no model, contradicts the weight files,
@@ -39,7 +43,7 @@ def outline_encoder(model: Model, path: str | Path, dtype: torch.dtype = torch.b
     values = read_values(path)
     check_recipe(model, values)
     _refuse_quantized(whole, path)
-    tokenizer = load_recipe_tokenizer(model, path)
+    tokenizer = load_recipe_tokenizer(model, path, ids_alone=ids_alone)
     check_vocabulary(tokenizer, values, path)
     try:
         empty = empty_backbone(

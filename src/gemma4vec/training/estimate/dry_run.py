@@ -123,7 +123,7 @@ def estimate(recipe: schema.Recipe, *, measure_compiled: bool = False) -> Estima
         vector_width(stage.task)  # refuses an embedder that is not there, before the base is read
     with paused_collections(), base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
-        outline = check_base(recipe, base.path, choice.dtype)
+        outline = check_base(recipe, base.path, choice.dtype, ids_alone=True)
         config = text_config(base.path, recipe.model.layers)
         loaded = _load(recipe, base.path, outline)  # while the base's small files exist
         parameters = count_parameters(outline)

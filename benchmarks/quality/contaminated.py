@@ -1,0 +1,180 @@
+"""Does `gemma4vec inspect` show queries that a model was trained on as a slice of their own?
+
+    python -m benchmarks.quality.contaminated DATA --out DIR [--suite medquad_liveqa] [--train medquad] [--steps 48]
+
+DATA holds `retrieval/NAME` (a suite in BEIR's layout) and `train/NAME.jsonl.gz`. Of the training rows, those are taken
+that have a right document of one of the suite's queries, a row for each such document; the control's are as many random
+rows that touch no text of the suite. Both train the same small base for the same steps. Then the commands are asked:
+
+    inspect TOUCHED --against CONTROL    the gap of touched queries to the others, of the gain over the control
+    inspect TOUCHED --against bm25       the same beside BM25, which was trained on nothing
+
+The difference from the control has no part that comes from touched queries being easier. The result has figures and
+names, no text. What is done stays in DIR, and the same command goes on where it was stopped.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.shared.commands import Done, Found, command
+from benchmarks.shared.record import RESULTS, as_program, say, write_result
+from gemma4vec.data.quality.contamination import ContaminationIndex, Hit
+from gemma4vec.data.rows.rows import Row, read_rows, write_rows
+from gemma4vec.data.suites.retrieval import load_suite
+from gemma4vec.errors import InputError
+from gemma4vec.files import write_json
+
+PLACES = ("data", "out", "results")  # arguments that no figure depends on
+ARMS = ("touched", "control")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    os.environ["GEMMA4VEC_HOME"] = str(arguments.out.absolute() / "home")
+    settings = {key: value for key, value in vars(arguments).items() if key not in PLACES}
+    done = Done(arguments.out / "contaminated.json", settings)
+    data = done.step("data", lambda: prepare(arguments))
+    runs = {arm: done.step(arm, lambda arm=arm: train_one(arm, arguments)) for arm in ARMS}
+    seen = {
+        "control": done.step("beside-control", lambda: inspect(runs["touched"], runs["control"]["run"], arguments)),
+        "bm25": done.step("beside-bm25", lambda: inspect(runs["touched"], "bm25", arguments)),
+    }
+    trained = {arm: {key: run[key] for key in ("run_id", "tokens", "seconds")} for arm, run in runs.items()}
+    measured = {"settings": settings, "data": data, "runs": trained, "beside": seen}
+    write_result("contaminated", measured, arguments.results)
+    return report(seen)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with train/ and retrieval/")
+    parser.add_argument("--out", type=Path, required=True, help="folder of what is done")
+    parser.add_argument("--suite", default="medquad_liveqa", help="name below retrieval/")
+    parser.add_argument("--train", default="medquad", help="name below train/")
+    parser.add_argument("--base", default="bundled:gemma-3-270m")
+    parser.add_argument("--layers", type=int, default=3, help="the base's first layers alone")
+    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--rows", type=int, default=32, help="rows in a batch")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    return parser.parse_args()
+
+
+def prepare(arguments: argparse.Namespace) -> Found:
+    """Write the rows of both arms; how many rows, documents and queries there are."""
+    suite = load_suite(suite_folder(arguments))
+    rows = read_rows(arguments.data / "train" / f"{arguments.train}.jsonl.gz").rows
+    right = {key for judged in suite.qrels.values() for key, grade in judged.items() if grade >= 1}
+    hits = list(ContaminationIndex([suite.texts()]).hits(rows))
+    chosen = one_row_each(hits, right)
+    if not chosen:
+        raise InputError(f"no row of {arguments.train} has a right document of {suite.name}")
+    touching = {hit.row - 1 for hit in hits}
+    clean = [row for row in range(len(rows)) if row not in touching]
+    drawn = np.random.default_rng(arguments.seed).choice(len(clean), len(chosen), replace=False)
+    for arm, places in zip(ARMS, (list(chosen.values()), [clean[at] for at in drawn.tolist()]), strict=True):
+        write_rows(rows_file(arm, arguments), plain(rows, sorted(places)))
+    queries = sum(any(key in chosen for key, grade in judged.items() if grade >= 1) for judged in suite.qrels.values())
+    return {
+        "rows": len(rows),
+        "touching_rows": len(touching),
+        "trained_rows": len(chosen),
+        "right_documents": len(right),
+        "queries": len(suite.queries),
+        "queries_with_a_trained_document": queries,
+    }
+
+
+def one_row_each(hits: Sequence[Hit], right: set[str]) -> dict[str, int]:
+    """Right document -> place of the first row whose positive has it, no row twice."""
+    chosen: dict[str, int] = {}
+    taken: set[int] = set()
+    for hit in hits:
+        key, row = hit.item.id, hit.row - 1
+        usable = hit.field == "positive" and hit.item.side == "document" and key in right
+        if usable and key not in chosen and row not in taken:
+            chosen[key] = row
+            taken.add(row)
+    return chosen
+
+
+def plain(rows: Sequence[Row], places: Sequence[int]) -> list[Row]:
+    return [Row(rows[place].query, rows[place].pos) for place in places]
+
+
+def rows_file(arm: str, arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.out.absolute()
+    return folder / f"{arm}.jsonl"
+
+
+def suite_folder(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.data / "retrieval" / arguments.suite
+    return folder.resolve()
+
+
+def train_one(arm: str, arguments: argparse.Namespace) -> Found:
+    """A run of one arm; one that was stopped goes on (`--job`)."""
+    recipe = arguments.out / f"{arm}.json"  # JSON is YAML
+    write_json(
+        recipe,
+        {
+            "name": arm,
+            "seed": arguments.seed,
+            "model": {
+                "base": arguments.base,
+                "layers": arguments.layers,
+                "attention": "causal",
+                "readout": {"name": "last_token"},
+                "prompts": "retrieval",
+                "max_tokens": 64,
+                "dtype": "fp32",
+                "lora": {"rank": 16, "alpha": 32},
+            },
+            "stages": [
+                {
+                    "data": [{"name": arm, "path": str(rows_file(arm, arguments))}],
+                    "task": {"temperature": 0.05, "hard_negatives": 0},
+                    "batch": {"rows": arguments.rows, "query_tokens": 32, "document_tokens": 48},
+                    "layout": {"row_tokens": 128, "tokens_per_forward": 2048, "compile": False},
+                    "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 4, "schedule": "linear"},
+                    "budget": {"steps": arguments.steps},
+                    "evaluation": {"every_steps": None},
+                }
+            ],
+        },
+    )
+    return command("train", str(recipe), "--job", arm)
+
+
+def inspect(run: Found, against: str, arguments: argparse.Namespace) -> Found:
+    """What an inspection says of touched queries, and its slices."""
+    out = arguments.out.absolute() / "inspect" / Path(against).name / arguments.suite
+    words = ["inspect", run["run"], "--suite", str(suite_folder(arguments)), "--against", against, "--out", str(out)]
+    found = command(*words)
+    keys = ("rule", "view", "n", "n_sealed", "gap", "p_max_t", "tried", "can_show")
+    return {
+        "in_training": found["in_training"],
+        "discovery_means": dict(zip(("model", "against"), found["discovery_means"].values(), strict=False)),
+        "slices": [{key: one[key] for key in keys} for one in found["slices"]],
+    }
+
+
+def report(seen: dict[str, Found]) -> int:
+    """A line for each comparison; 1 where the interval beside the control holds 0."""
+    for name, one in seen.items():
+        touched = one["in_training"]
+        for view in touched["views"][:1]:
+            say(
+                f"beside {name}: {touched['queries']} queries touched ({touched['open']} open), gap {view['gap']:+.3f} "
+                f"({view['low']:+.3f} to {view['high']:+.3f}), p {view['p']:.4f}, can show {view['can_show']:.3f}"
+            )
+    views = seen["control"]["in_training"]["views"]
+    return int(not views or views[0]["low"] <= 0.0)
+
+
+if __name__ == "__main__":
+    as_program(main)
