@@ -42,7 +42,7 @@ help:
 	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (45 s)"
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
 	@echo "make browser     the window (gemma4vec ui) in Chromium: errors, keys, widths, accessibility (1 minute)"
-	@echo "make launch-real trainings and encodings on servers of ssh and a Slurm cluster of their own (10 minutes and more)"
+	@echo "make launch-real trainings and encodings on private servers of ssh, a private Slurm and Ray (10 minutes and more)"
 	@echo "make docs        the site in build/site; a broken link fails (20 s)"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
 	@echo "make fuzz        5,000 odd files, arguments and variables through every command (about 15 minutes)"
@@ -87,6 +87,7 @@ browser: $(VENV)/.installed-uitest
 	$(BIN)/python -m pytest -q -m browser -rs tests/ui/test_browser.py $(ARGS)
 
 # Debian: apt-get install openssh-server slurmctld slurmd slurm-client munge; the tests start these in folders of their own.
+# Ray comes by `.venv/bin/pip install 'ray[data]'`. Tests of what is not installed are skipped, and say so.
 launch-real: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m daemons -rs tests/launch/real $(ARGS)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from filelock import FileLock
 
 from fuzzing import judge, odd_files, place
 from fuzzing.inputs import Change, Input
@@ -165,3 +166,14 @@ def test_forty_inputs_pass(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "seed 1: 40 inputs, 0 failures" in run.stdout
+
+
+def test_a_place_in_use_is_left_alone(tmp_path: Path) -> None:
+    """A second program would remove the place under the first."""
+    program = Path(__file__).parents[1] / "tools" / "fuzz.py"
+    (tmp_path / "0" / "place").mkdir(parents=True)
+    with FileLock(tmp_path / "0.lock"):
+        words = ["--seed", "1", "--inputs", "1", "--light", "--workers", "1", "--place", str(tmp_path)]
+        ended = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True)
+    assert ended.returncode == 1 and "in use by another run of this program" in ended.stderr
+    assert (tmp_path / "0" / "place").is_dir()

@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before anything of torch or tokenizers is imported: children are forked, so that no library may have threads.
@@ -33,6 +34,8 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",
 }
+
+from filelock import FileLock, Timeout
 
 from fuzzing.inputs import Input
 from fuzzing.kinds import KINDS, LIGHT
@@ -109,11 +112,28 @@ def _alone(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> Fo
         if options.result:
             options.result.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
-    worker = Worker(options.place / str(at), names, options.kept)
-    found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts), store)
-    store(found)
-    shutil.rmtree(worker.sandbox.root, ignore_errors=True)
+    root = options.place / str(at)
+    with _own(root):
+        worker = Worker(root, names, options.kept)
+        found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts), store)
+        store(found)
+        shutil.rmtree(root, ignore_errors=True)
     return found
+
+
+@contextmanager
+def _own(root: Path) -> Iterator[None]:
+    """One program at a time uses a place: a second one would remove it under the first."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root.with_name(f"{root.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        sys.exit(f"error: {root} is in use by another run of this program; wait for it, or give another --place")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> Found:
@@ -178,9 +198,10 @@ def _again(file: Path) -> int:
     """Run a kept failure again, on a place under the name that it had then."""
     one = Input.load(file)
     root = Path(json.loads(file.read_text(encoding="utf-8"))["root"])
-    worker = Worker(root, (one.kind,), KEPT)
-    outcome, wrong = worker.once(Input(**{**vars(one), "words": ("--traceback", *one.words)}))
-    shutil.rmtree(root, ignore_errors=True)
+    with _own(root):
+        worker = Worker(root, (one.kind,), KEPT)
+        outcome, wrong = worker.once(Input(**{**vars(one), "words": ("--traceback", *one.words)}))
+        shutil.rmtree(root, ignore_errors=True)
     say(outcome.stdout.decode("utf-8", "replace") + outcome.stderr.decode("utf-8", "replace"))
     print(f"{' '.join(one.words)}\n" + ("\n".join(wrong) or "nothing is wrong now"))
     return 1 if wrong else 0

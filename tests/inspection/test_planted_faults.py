@@ -30,16 +30,22 @@ def pairs(count: int, generator: np.random.Generator, place: int | None = None) 
     return found
 
 
-def train(folder: Path, rows: list[tuple[str, Document]], steps: int, **model: object) -> RunFolder:
-    """Train a tiny model on rows, and write a suite of other pairs: `folder/faults`."""
-    write_rows(folder / "rows.jsonl", [Row(query, [document]) for query, document in rows])
+def train(
+    folder: Path, rows: list[tuple[str, Document]], steps: int, *, echoes: bool = False, **model: object
+) -> RunFolder:
+    """Train a tiny model on rows, and write a suite of other pairs: `folder/faults`.
+
+    With `echoes` each query is a wrong document too: only its prompt says that it is a query.
+    """
+    echo = (lambda query: [Document(query)]) if echoes else (lambda _: [])
+    write_rows(folder / "rows.jsonl", [Row(query, [document], echo(query)) for query, document in rows])
     asked = pairs(QUERIES, np.random.default_rng(1))
     ids = [f"q{row}" for row in range(QUERIES)]
     documents = [f"d{row}" for row in range(QUERIES)]
     suite = RetrievalSuite(
         "faults",
-        documents,
-        [document for _, document in asked],
+        documents + [f"echo{row}" for row in range(QUERIES)] * echoes,
+        [document for _, document in asked] + [one for query, _ in asked for one in echo(query)],
         ids,
         [query for query, _ in asked],
         {key: {right: 1} for key, right in zip(ids, documents, strict=True)},
@@ -49,6 +55,7 @@ def train(folder: Path, rows: list[tuple[str, Document]], steps: int, **model: o
     base = {"base": str(write_tiny(folder / "base", "gemma3", layers=2, window=64)), "lora": None, "train": "full"}
     stage = {
         "data": [{"name": "pairs", "path": str(folder / "rows.jsonl")}],
+        "task": {"kind": "contrast", "hard_negatives": int(echoes)},
         "batch": {"rows": 32},
         "layout": {"compile": False},
         "optimizer": {"learning_rate": 0.003},
@@ -57,8 +64,9 @@ def train(folder: Path, rows: list[tuple[str, Document]], steps: int, **model: o
     usual = {"readout": {"name": "mean"}, "attention": "bidirectional", "prompts": "none"}
     recipe = {"name": "faulty", "model": {**base, **usual, **model}, "stages": [stage]}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    before = {run.run_id for run in list_runs(home())}
     assert execute(["train", str(folder / "recipe.yaml")]) == 0
-    (run,) = list_runs(home())
+    (run,) = (run for run in list_runs(home()) if run.run_id not in before)
     return run
 
 
@@ -93,3 +101,16 @@ def test_a_model_trained_on_rows_whose_evidence_is_first(tmp_path: Path, capsys:
     assert middle["name"] == "evidence middle instead of first" and middle["clear"] and middle["value"] < last["value"]
     best = found["slices"][0]
     assert best["rule"].startswith("evidence_place > ") and best["p_max_t"] < 0.01
+
+
+@pytest.mark.slow
+def test_a_model_trained_without_the_prompts_of_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where an embedding model that knows prompts is trained further, and nobody gives them."""
+    rows = pairs(1500, np.random.default_rng(0))
+    base = train(tmp_path, rows, 200, echoes=True, max_tokens=160, prompts="retrieval")
+    run = train(tmp_path, rows, 2, echoes=True, max_tokens=160, base=str(base.path / "model"))
+    found = inspected(run.run_id, tmp_path, "prompts,position,length,literal", capsys)
+    first = found["probes"]["figures"][0]
+    assert (first["probe"], first["name"]) == ("prompts", "with the prompts retrieval")
+    assert first["clear"] and first["low"] > 0.05
+    assert found["advice"][0]["what"].startswith("encode with other prompts")

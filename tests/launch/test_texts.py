@@ -18,6 +18,7 @@ TRAIN = Work(False, ("recipe.yaml", "seed=3"), "tiny")
 ENCODE = Work(True, ("runs/a", "my texts.jsonl", "out", "--format", "npy"), "encode-out")
 ON_VOLUME = Work(True, ("runs/a", "my texts.jsonl", "/runs/out", "--format", "npy"), "encode-out")
 TWO = Processes("python3", 2, 3, "/runs")
+ONE = Processes("python3", 1, 3, "/runs")
 ENCODE_WORDS = ("runs/a", "'my texts.jsonl'", "out", "--format", "npy")
 TORCHRUN = "python3 -m gemma4vec.launch.torchrun"
 ATTACHED = "python3 -m gemma4vec.launch.attached gemma4vec.launch.torchrun"
@@ -45,7 +46,7 @@ def test_ssh() -> None:
         f"on me@10.0.0.2 {go} {ATTACHED} {meeting} is_host=0 {SIZES} --job j1' & pids+=($!)",
     ]
     assert accepts(script)
-    script = ssh_text(ENCODE, TWO, ["a", "b"], "/w", "j1")
+    script = ssh_text(ENCODE, ONE, ["a", "b"], "/w", "j1")
     lines = [line for line in script.splitlines() if line.startswith("on ")]
     assert "attached gemma4vec encode runs/a" in lines[0]
     assert lines[0].endswith("out --format npy --shard 1/2' & pids+=($!)")
@@ -61,7 +62,7 @@ def test_names_that_only_ssh_knows_need_a_meeting_point() -> None:
 
 
 def test_variables_are_set_on_each_machine() -> None:
-    processes = Processes("python3", 2, 3, "/runs", ("A=b c", "B=$x"))
+    processes = Processes("python3", 1, 3, "/runs", ("A=b c", "B=$x"))
     start = "env 'A=b c' 'B=$x' python3 -m"
     assert local_text(TRAIN, processes).startswith(start)
     assert f"exec {start} gemma4vec encode" in skypilot_text(ON_VOLUME, processes, SkyTask())
@@ -140,7 +141,7 @@ def test_only_a_stopped_training_is_requeued(code: int, restarts: int, requeued:
 
 
 def test_slurm_encodes_as_an_array() -> None:
-    script = slurm_text(ENCODE, TWO, SlurmJob(8), "/w")
+    script = slurm_text(ENCODE, ONE, SlurmJob(8), "/w")
     assert "#SBATCH --array=1-8\n" in script and "--signal=USR1@120\n" in script and "#SBATCH --nodes=1\n" in script
     assert (
         "\nsrun python3 -m gemma4vec encode runs/a 'my texts.jsonl' out --format npy "
@@ -171,7 +172,7 @@ def test_skypilot() -> None:
         f'--rdzv-endpoint "$head:29500" --rdzv-conf "is_host=$is_host" {SIZES} --job "$SKYPILOT_TASK_ID"'
     )
     assert accepts(run)
-    run = parse_yaml(skypilot_text(ON_VOLUME, TWO, SkyTask(4)), "task")["run"]
+    run = parse_yaml(skypilot_text(ON_VOLUME, ONE, SkyTask(4)), "task")["run"]
     assert run.endswith('/runs/out --format npy --shard "$((SKYPILOT_NODE_RANK + 1))/$SKYPILOT_NUM_NODES"\n')
 
 
@@ -229,9 +230,19 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         ("/runs2", "not in --out /runs"),
     ]:
         with pytest.raises(InputError, match=said):
-            skypilot_text(Work(True, ("runs/a", "texts", out), "encode"), TWO, SkyTask())
+            skypilot_text(Work(True, ("runs/a", "texts", out), "encode"), ONE, SkyTask())
     alone = skypilot_text(Work(True, ("runs/a", "texts", "/nfs/out"), "encode"), Processes("python3"), SkyTask())
     assert "volumes" not in alone
+
+
+def test_a_part_of_an_encoding_is_one_process() -> None:
+    for text in (
+        lambda: ssh_text(ENCODE, TWO, ["a", "b"], "/w", "j1"),
+        lambda: slurm_text(ENCODE, TWO, SlurmJob(2), "/w"),
+        lambda: skypilot_text(ON_VOLUME, TWO, SkyTask(2)),
+    ):
+        with pytest.raises(InputError, match="--nproc-per-node 2: a part of an encoding is one process"):
+            text()
 
 
 def test_work_is_read_from_words() -> None:

@@ -18,7 +18,7 @@ from torch.distributed.elastic.rendezvous import RendezvousConnectionError, Rend
 from gemma4vec.errors import Interrupted
 from gemma4vec.launch import torchrun
 from gemma4vec.launch.rendezvous import UnlessStopped
-from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TORCHRUN_VARIABLE
+from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TOLD, TORCHRUN_VARIABLE
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 MEETING = ["--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", "127.0.0.1:29500"]
@@ -28,7 +28,7 @@ MEETING = ["--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", "127.0
 def handlers_return(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(STOPPING_VARIABLE, "")
     monkeypatch.setenv(TORCHRUN_VARIABLE, "")
-    before = {one: signal.getsignal(one) for one in torchrun.PASSED_ON}
+    before = {one: signal.getsignal(one) for one in (*torchrun.PASSED_ON, TOLD)}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run below `nohup`, which ignores it
     yield
     for one, handler in before.items():
@@ -175,7 +175,6 @@ import pathlib, signal, sys, time
 from gemma4vec.training.processes.stop_signals import tell_torchrun
 pathlib.Path(sys.argv[1]).open("a").write("started\\n")
 if sys.argv[2] == "75":
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # torchrun passes on what it is told
     for _ in range(10):  # processes of one machine all tell it, while it answers the scheduler's signal
         tell_torchrun()
         time.sleep(0.01)
@@ -183,16 +182,42 @@ sys.exit(int(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(("code", "ended", "starts"), [(75, 75, 1), (3, 3, 2)])
-def test_only_what_nobody_stopped_is_restarted(code: int, ended: int, starts: int, tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(WORKER)
-    words = ["--standalone", "--max-restarts", "1", str(tmp_path / "worker.py"), str(tmp_path / "log"), str(code)]
-    done = subprocess.run(
-        [sys.executable, "-m", "gemma4vec.launch.torchrun", *words],
+def run_torchrun(folder: Path, worker: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "worker.py").write_text(worker)
+    return subprocess.run(
+        [sys.executable, "-m", "gemma4vec.launch.torchrun", "--standalone", "--max-restarts", "1", *words],
         env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
     )
+
+
+@pytest.mark.parametrize(("code", "ended", "starts"), [(75, 75, 1), (3, 3, 2)])
+def test_only_what_nobody_stopped_is_restarted(code: int, ended: int, starts: int, tmp_path: Path) -> None:
+    done = run_torchrun(tmp_path, WORKER, str(tmp_path / "worker.py"), str(tmp_path / "log"), str(code))
     assert done.returncode == ended, done.stderr
     assert (tmp_path / "log").read_text() == "started\n" * starts and "Traceback" not in done.stderr
+
+
+# The first attempt: process 1 dies once process 0 handles signals, which then waits until torchrun ends it.
+ONE_DIES = """
+import os, pathlib, signal, sys, time
+from gemma4vec.training.processes.stop_signals import end_at_signals
+folder = pathlib.Path(sys.argv[1])
+end_at_signals()
+(folder / ("ready-" + os.environ["RANK"])).touch()
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    while not (folder / "ready-0").exists():
+        time.sleep(0.05)
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(900)
+(folder / ("again-" + os.environ["RANK"])).touch()
+"""
+
+
+def test_processes_that_torchrun_ends_after_a_death_are_started_again(tmp_path: Path) -> None:
+    done = run_torchrun(tmp_path, ONE_DIES, "--nproc-per-node", "2", str(tmp_path / "worker.py"), str(tmp_path))
+    assert done.returncode == 0 and "stopped by SIGTERM" in done.stderr, done.stderr
+    assert (tmp_path / "again-0").exists() and (tmp_path / "again-1").exists()

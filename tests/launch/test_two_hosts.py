@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from gemma4vec.ledger.run_folder import RunFolder, list_runs
 pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 STEPS = 12
+SECONDS = 900  # a busy machine takes minutes to import what takes seconds elsewhere
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 
 
@@ -111,14 +112,14 @@ def hosts() -> Iterator[list[str]]:
             ip("netns", "del", name)
 
 
-def on_host(hosts: list[str], number: int, *words: str) -> list[str]:
+def on_host(hosts: list[str], number: int, *words: str, options: Sequence[str] = ()) -> list[str]:
     meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "x", "--rdzv-endpoint", f"{ADDRESSES[0]}:29511"]
-    own = ["--rdzv-conf", f"is_host={1 - number}", "--nproc-per-node", "1"]
+    own = ["--rdzv-conf", f"is_host={1 - number}", "--nproc-per-node", "1", *options]
     return ["ip", "netns", "exec", hosts[number], *torchrun(*meeting, *own), *words]
 
 
 def wait_for_steps(out: Path, number: int) -> RunFolder:
-    last = time.monotonic() + 120
+    last = time.monotonic() + SECONDS
     while time.monotonic() < last:
         runs = list_runs(out)
         if runs and len(runs[0].events("step")) >= number:
@@ -138,7 +139,7 @@ def test_two_hosts_train_as_one(
         )
         for number in (0, 1)
     ]
-    assert [process.wait(240) for process in both] == [0, 0], (tmp_path / "0.log").read_text()
+    assert [process.wait(SECONDS) for process in both] == [0, 0], (tmp_path / "0.log").read_text()
     (run,) = list_runs(tmp_path / "out")
     assert filecmp.cmp(run.model / "model.safetensors", undisturbed, shallow=False)
 
@@ -154,7 +155,7 @@ def test_a_folder_that_hosts_do_not_share_is_refused(
     first = started.start(on_host(hosts, 0, *train(recipe, out)), logs[0], GLOO_SOCKET_IFNAME="veth0")
     second = started.start(hidden, logs[1], GLOO_SOCKET_IFNAME="veth0")
     # The second torchrun may end because the first one is gone.
-    assert first.wait(120) == 2 and second.wait(120) in (1, 2)
+    assert first.wait(SECONDS) == 2 and second.wait(SECONDS) in (1, 2)
     assert "process 1 on" in logs[0].read_text() and "does not see what process 0" in logs[0].read_text()
     assert all("Traceback" not in log.read_text() for log in logs)
     assert list_runs(out) == [] and list(out.iterdir()) == []
@@ -164,16 +165,32 @@ def test_a_host_whose_cable_is_cut_ends_both(hosts: list[str], recipe: Path, tmp
     words = train(recipe, tmp_path / "out", "stages.0.budget.steps=100000")
     logs = [tmp_path / "0.log", tmp_path / "1.log"]
     for number, log in enumerate(logs):
-        more = {"GLOO_SOCKET_IFNAME": "veth0", "GEMMA4VEC_PATIENCE_SECONDS": "5"}
+        more = {"GLOO_SOCKET_IFNAME": "veth0", "GEMMA4VEC_PATIENCE_SECONDS": "20"}
         started.start(on_host(hosts, number, *words), log, **more)
     run = wait_for_steps(tmp_path / "out", 3)
     subprocess.run(["ip", "-n", hosts[1], "link", "set", "veth0", "down"], check=True)
     cut = time.monotonic()
-    while time.monotonic() < cut + 60 and not all("no sign of life" in log.read_text() for log in logs):
+    while time.monotonic() < cut + SECONDS and not all("no sign of life" in log.read_text() for log in logs):
         time.sleep(0.2)
-    seconds = time.monotonic() - cut
-    assert all("gave no sign of life for 5 seconds" in log.read_text() for log in logs) and seconds < 20
+    assert all("gave no sign of life for 20 seconds" in log.read_text() for log in logs)
+    assert time.monotonic() - cut < 120
     assert run.manifest["status"] == "failed" and "no sign of life" in run.events("failed")[-1]["error"]
+
+
+def test_a_process_that_is_killed_on_one_host_is_restarted_with_those_of_the_other(
+    hosts: list[str], recipe: Path, undisturbed: Path, tmp_path: Path, started: Started
+) -> None:
+    words = train(recipe, tmp_path / "out", "--job", "two")
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    both = [
+        started.start(on_host(hosts, number, *words, options=("--max-restarts", "1")), log, GLOO_SOCKET_IFNAME="veth0")
+        for number, log in enumerate(logs)
+    ]
+    wait_for_steps(tmp_path / "out", 3)
+    os.kill(children(both[1].pid)[0], signal.SIGKILL)
+    assert [process.wait(SECONDS) for process in both] == [0, 0], "".join(log.read_text() for log in logs)
+    (run,) = list_runs(tmp_path / "out")
+    assert run.events("resumed") and filecmp.cmp(run.model / "model.safetensors", undisturbed, shallow=False)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -187,7 +204,7 @@ def test_a_killed_process_is_restarted_to_the_same_weights(
     process = started.start(words, tmp_path / "log")
     wait_for_steps(tmp_path / "out", 3)
     os.kill(sorted(children(process.pid))[rank], signal.SIGKILL)
-    assert process.wait(240) == 0, (tmp_path / "log").read_text()
+    assert process.wait(SECONDS) == 0, (tmp_path / "log").read_text()
     (run,) = list_runs(tmp_path / "out")
     assert run.events("resumed") and run.manifest["status"] == "finished"
     assert filecmp.cmp(run.model / "model.safetensors", undisturbed, shallow=False)
@@ -201,8 +218,8 @@ def test_a_signal_to_one_process_stops_all_and_the_job_goes_on(
     process = started.start(words, tmp_path / "log")
     run = wait_for_steps(tmp_path / "out", 3)
     os.kill(sorted(children(process.pid))[1], signal.SIGUSR1)
-    assert process.wait(120) == 75, (tmp_path / "log").read_text()
+    assert process.wait(SECONDS) == 75, (tmp_path / "log").read_text()
     assert run.manifest["status"] == "interrupted" and run.manifest["stopped_by"]
-    assert started.start(words, tmp_path / "log2").wait(240) == 0
+    assert started.start(words, tmp_path / "log2").wait(SECONDS) == 0
     assert list_runs(tmp_path / "out") == [run]
     assert filecmp.cmp(run.model / "model.safetensors", undisturbed, shallow=False)

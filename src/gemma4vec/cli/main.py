@@ -136,10 +136,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code: the entry point of the script."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = execute(words)
-    if code == Interrupted.exit_code:
-        from gemma4vec.training.processes.stop_signals import tell_torchrun
-
-        tell_torchrun()
     gc.freeze()  # at its end Python would look for garbage among millions of objects, for a second or two
     sys.exit(code)
 

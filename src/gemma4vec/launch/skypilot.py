@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from gemma4vec.errors import InputError, Interrupted
-from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_value, meeting_point, shell_line
+from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_part, check_value, meeting_point, shell_line
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ def skypilot_text(work: Work, processes: Processes, task: SkyTask, *, port: int 
     """Return a task as YAML.
 
     Raises:
-        InputError: no output folder, one that is relative or not on the volume, or a value with odd characters.
+        InputError: no output folder, one that is relative or not on the volume, a value with odd characters, or
+            several processes for a part of an encoding.
     """
+    check_part(work, processes)
     if processes.out is None and not work.encodes:
         raise InputError("--out is missing: name a folder on a volume that all machines share and that outlives them")
     if processes.out is not None and not processes.out.startswith("/"):

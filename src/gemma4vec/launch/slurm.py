@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemma4vec.errors import InputError, Interrupted
-from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_value, meeting_point, shell_line
+from gemma4vec.launch.work import PORT, Processes, Shell, Work, check_part, check_value, meeting_point, shell_line
 
 SECONDS_TO_SAVE = 120
 # A training that takes no step before its limit, or an encoding that ends no shard, must end some day.
@@ -55,8 +55,9 @@ def slurm_text(work: Work, processes: Processes, job: SlurmJob, workdir: str, *,
     """Return a batch script for `sbatch`.
 
     Raises:
-        InputError: an option has a value that no such option has.
+        InputError: an option has a value that no such option has, or a part of an encoding several processes.
     """
+    check_part(work, processes)
     return "".join(
         [
             "#!/bin/bash\n",

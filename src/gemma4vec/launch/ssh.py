@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gemma4vec.errors import InputError
-from gemma4vec.launch.work import PORT, Processes, Work, check_host, meeting_point, shell_line
+from gemma4vec.launch.work import PORT, Processes, Work, check_host, check_part, meeting_point, shell_line
 
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=30"]
 _HEAD = """#!/bin/bash
@@ -60,8 +60,9 @@ def ssh_text(
         meeting: address of the first host for the others; None: its name for ssh.
 
     Raises:
-        InputError: no hosts, one that ssh would not take, or one twice.
+        InputError: no hosts, one that ssh would not take, one twice, or several processes for a part.
     """
+    check_part(work, processes)
     names = [check_host(host) for host in hosts]
     if not names:
         raise InputError("no hosts; name them with --hosts a,b or --hosts user@a,user@b")

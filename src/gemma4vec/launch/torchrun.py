@@ -18,7 +18,7 @@ import psutil
 
 from gemma4vec.errors import InputError, Interrupted, WorkError
 from gemma4vec.launch.meeting_point import own_address
-from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TORCHRUN_VARIABLE
+from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, TOLD, TORCHRUN_VARIABLE
 
 # What our processes are sent for each signal; they know no SIGHUP.
 PASSED_ON = {
@@ -35,6 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         # `nohup` ignores SIGHUP on purpose.
         if one is not signal.SIGHUP or signal.getsignal(one) is not signal.SIG_IGN:
             signal.signal(one, _pass_on)
+    signal.signal(TOLD, _start_nothing_more)
 
     # Its warnings are pages of frames about one refused connection; our own line says what that means.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -89,8 +90,12 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
+def _start_nothing_more(number: int, frame: FrameType | None) -> None:
     os.environ[STOPPING_VARIABLE] = "1"  # processes that torchrun starts from now on end at once
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    _start_nothing_more(number, frame)
     children = psutil.Process().children()
     for child in children:
         try:

@@ -58,7 +58,7 @@ class Processes:
 
     Attributes:
         python: the interpreter that has gemma4vec.
-        each: number of processes on each machine; None for an encoding.
+        each: number of processes on each machine; 1 for parts of an encoding.
         max_restarts: how often torchrun starts all processes again after one has died.
         out: parent of the run folder; all machines must share it.
         variables: NAME=VALUE of the environment, set on each machine.
@@ -110,6 +110,19 @@ def _check_words(words: Sequence[str]) -> None:
     for word in words:
         if not word or not all(one.isprintable() for one in word):
             raise InputError(f"{word[:60]!r} is no word of a command: it is empty or holds a control character")
+
+
+def check_part(work: Work, processes: Processes) -> None:
+    """Refuse several processes for each part of an encoding: they would be ignored.
+
+    Raises:
+        InputError: there are several.
+    """
+    if work.encodes and processes.each > 1:
+        raise InputError(
+            f"--nproc-per-node {processes.each}: a part of an encoding is one process; ask for more parts, "
+            "or use launch local, whose processes share the work of one machine"
+        )
 
 
 def check_host(host: str) -> str:

@@ -15,7 +15,7 @@ from gemma4vec.errors import Interrupted
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.reading.names import check_name
-from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE
+from gemma4vec.training.processes.stop_signals import STOPPING_VARIABLE, tell_torchrun
 
 # Fields of the manifest.
 JOB, STOPPED_BY = "job", "stopped_by"
@@ -92,4 +92,5 @@ def check_not_stopped(run: RunFolder | None = None) -> None:
     if run is not None and torchrun_count("TORCHELASTIC_RESTART_COUNT", 0) > 0:
         reason = run.manifest.get(STOPPED_BY)
         if reason is not None:
+            tell_torchrun()
             raise Interrupted(str(reason), agreed=True)

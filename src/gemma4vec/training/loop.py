@@ -126,9 +126,7 @@ def _ask_all(stage: Stage, saved_at: float) -> tuple[bool, bool]:
 
 
 def _interruption(stage: Stage, progress: Progress) -> Interrupted:
-    by = stage.signals.name or "a signal to another process"
-    where = f"stopped by {by} after step {progress.step}"
-    return Interrupted(f"{where}; go on with: {resume_command(stage.run)}", agreed=True)
+    return stage.signals.agreed(f"after step {progress.step}; go on with: {resume_command(stage.run)}")
 
 
 def _interruption_before_clusters(stage: Stage, optimizer: MasterAdamW, progress: Progress) -> Interrupted:

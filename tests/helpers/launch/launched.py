@@ -12,7 +12,7 @@ from tiny_run import RECIPE, write_rows_file
 from gemma4vec.cli.main import execute
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 
-STEPS = 30
+STEPS = 60
 ROWS, SHARD_ROWS = 400, 4
 VARIABLES = {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

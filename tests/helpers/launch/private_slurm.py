@@ -67,9 +67,12 @@ class Cluster:
         return found[1]
 
     def start_again(self, number: str) -> None:
-        """Start a job that was queued again at once: Slurm would wait two minutes."""
+        """Start a job that was queued again within seconds: Slurm would wait two minutes.
+
+        Its nodes refuse a job whose new credential is of the same second as the end of the old one.
+        """
         until(lambda: self.job(number, "JobState") == "PENDING", f"job {number} waits in the queue")
-        self.ask("scontrol", "update", f"JobId={number}", "StartTime=now")
+        self.ask("scontrol", "update", f"JobId={number}", "StartTime=now+3")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`gemma4vec launch slurm` on a real cluster of two nodes on this machine: limits, preemption, cancellation, arrays."""
 
+import contextlib
 import filecmp
 import math
 import os
@@ -63,8 +64,19 @@ def workers(out: Path) -> list[psutil.Process]:
 
 def in_mask(process: psutil.Process, mask: str, number: signal.Signals) -> bool:
     """Whether a mask of /proc/PID/status has a signal: `ShdPnd` (it waits), `SigCgt` (a handler is there)."""
-    (found,) = re.findall(rf"{mask}:\s*([0-9a-f]+)", Path(f"/proc/{process.pid}/status").read_text())
+    try:
+        (found,) = re.findall(rf"{mask}:\s*([0-9a-f]+)", Path(f"/proc/{process.pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return False
     return bool(int(found, 16) >> (number - 1) & 1)
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    """Whether a process stands still; Slurm lets it go on (SIGCONT) when it signals a job."""
+    try:
+        return process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
 
 
 def all_catch(processes: list[psutil.Process]) -> bool:
@@ -93,12 +105,15 @@ def test_a_training_goes_on_after_a_signal_a_time_limit_and_preemption(
     run = run_with_steps(out, 2)
     # The limit comes nearer: the warning, 120 s before it, is due in less than a minute. The steps wait for it.
     both = workers(out)
+    assert len(both) == 2
     for one in both:
         one.suspend()
+    until(lambda: all(is_stopped(one) for one in both), "processes that stand still")
     cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={2 + math.ceil(run_seconds(cluster, job) / 60)}")
-    until(lambda: all(in_mask(one, "ShdPnd", signal.SIGUSR1) for one in both), "Slurm's warning")
+    until(lambda: all(not is_stopped(one) or in_mask(one, "ShdPnd", signal.SIGUSR1) for one in both), "a warning")
     for one in both:
-        one.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.resume()
     was_queued_again(cluster, job, 2)
     check_stopped(run, "SIGUSR1", out)
 

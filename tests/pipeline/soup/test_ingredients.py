@@ -53,6 +53,15 @@ def refused(*specs: Path | str) -> str:
     return str(error.value)
 
 
+def test_settings_that_are_no_recipe_are_one_line(pair: tuple[Path, Path]) -> None:
+    file = pair[0] / "model" / "gemma4vec.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"model": settings["model"] | {"max_tokens": "None"}}))
+    words = refused(*pair)
+    assert "gemma4vec.json is damaged (1 validation error for Model max_tokens" in words
+    assert words.endswith("export the model again from its run")
+
+
 def test_runs_from_one_start_are_found_by_folder_id_and_model(family: Path, tmp_path: Path) -> None:
     one, other = run(family, 2), run(family, 3)
     record_run(RunFolder(one))
@@ -152,8 +161,8 @@ def test_other_weights_than_the_runs(pair: tuple[Path, Path]) -> None:
 
 
 def test_how_a_model_was_trained_may_differ(pair: tuple[Path, Path]) -> None:
-    edit("lora", {"rank": 4})(pair[1] / "model")
     edit("train", "frozen")(pair[1] / "model")
+    edit("lora", {"rank": 4})(pair[1] / "model")
     assert len(find_ingredients([str(path) for path in pair])) == 2
 
 

@@ -16,10 +16,13 @@ from gemma4vec.data.loading.load_rows import SAMPLED
 from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
+from gemma4vec.machine import dtype
+from gemma4vec.machine.dtype import DtypeChoice
 from gemma4vec.recipe.load import load_recipe
-from gemma4vec.training.estimate import compiled_share
+from gemma4vec.training.estimate import compiled_share, layer_costs
 from gemma4vec.training.estimate.compiled_share import DEFAULT
 from gemma4vec.training.estimate.dry_run import StageEstimate, estimate
+from gemma4vec.training.estimate.emulated import is_emulated, slowdown
 from gemma4vec.training.estimate.step_record import record_of
 from gemma4vec.training.estimate.stored_costs import FOLDER
 from gemma4vec.training.run import start_run, train_run
@@ -64,6 +67,26 @@ def test_a_first_dry_run_compiles_nothing(recipe_file: Path, compilations: list[
     probabilities = kinds * heads * plain.reading.columns * 2
     assert kept - outside == pytest.approx(DEFAULT.usual.kept * (uncompiled - outside) + probabilities, rel=0.05)
     assert stage.memory.activations < plain.memory.activations
+
+
+def test_layers_in_an_emulated_type_are_measured_in_fp32(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager = "stages.0.layout.compile=false"
+    monkeypatch.setattr(dtype, "_choose_for_cpu", lambda: DtypeChoice(torch.float32, "no bf16 here"))
+    monkeypatch.setattr(layer_costs, "is_emulated", is_emulated)
+    monkeypatch.setattr(layer_costs, "slowdown", lambda *_: 7.0)
+    plain, emulated = (stage_of(recipe_file, eager, f"model.dtype={name}") for name in ("fp32", "bf16"))
+    assert plain.source.sentence == "" and plain.source.emulated is None
+    assert emulated.source.emulated == 7.0 and "in fp32, times 7: " in emulated.source.sentence
+    assert "model.dtype=auto" in emulated.source.sentence
+    for place, seconds in plain.measured.seconds.items():  # the same measurement, from its file
+        assert emulated.measured.seconds[place] == pytest.approx(7 * seconds)
+        assert emulated.measured.kept_bytes[place] == pytest.approx(plain.measured.kept_bytes[place] / 2)
+    assert emulated.seconds_per_step > 3 * plain.seconds_per_step
+
+
+def test_what_an_emulated_type_costs_is_at_least_as_much_as_fp32() -> None:
+    assert slowdown(torch.float32, "cpu") >= 1.0
+    assert slowdown(torch.bfloat16, "cpu") >= 1.0
 
 
 def test_what_was_measured_compiled_is_used_for_its_layers_and_its_shares_for_others(
@@ -130,7 +153,8 @@ def test_code_that_is_not_built_is_sampled_unless_the_sample_is_refused(
 
     monkeypatch.setattr(built_sources, "sample_pycode", small)
     code = write_code(tmp_path / "code")
-    changes = f"stages.0.data=[{{name: code, source: pycode, path: {code}}}]", "stages.0.batch.accumulate=1"
+    data = f"stages.0.data=[{{name: code, source: pycode, path: {code}}}]"
+    changes = data, "stages.0.batch.accumulate=1", "model.dtype=fp32"
     found = estimate(load_recipe(recipe_file, list(changes)))
     facts = found.sources["code"]
     assert facts[SAMPLED]["of"] == 20 and not Path(facts["path"]).exists()

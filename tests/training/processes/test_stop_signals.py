@@ -17,7 +17,7 @@ from gemma4vec.errors import Interrupted
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.processes.stop_signals import TORCHRUN_VARIABLE, StopSignals
+from gemma4vec.training.processes.stop_signals import TOLD, TORCHRUN_VARIABLE, StopSignals
 from gemma4vec.training.run import record_outcome
 from gemma4vec.training.stage import Stage
 
@@ -96,18 +96,47 @@ def stopped_early(number: signal.Signals, *words: str) -> tuple[int, str]:
     )
     assert process.stdout is not None and process.stdout.readline() == "importing\n"
     process.send_signal(number)
-    return process.wait(60), process.communicate()[1]
+    return process.wait(600), process.communicate()[1]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """What this process is told as the torchrun of others."""
+    seen: list[int] = []
+    before = signal.signal(TOLD, lambda number, frame: seen.append(number))
+    yield seen
+    signal.signal(TOLD, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_during_imports_ends_with_75_and_torchrun_is_told(number: signal.Signals) -> None:
-    told: list[int] = []
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: told.append(number))
-    try:
-        ended = stopped_early(number, "--traceback", "train", "recipe.yaml")
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert ended == (75, f"interrupted: stopped by {number.name}; start it again\n") and told == [signal.SIGUSR1]
+def test_a_signal_during_imports_ends_with_75(number: signal.Signals, told: list[int]) -> None:
+    ended = stopped_early(number, "--traceback", "train", "recipe.yaml")
+    assert ended == (75, f"interrupted: stopped by {number.name}; start it again\n")
+    # torchrun sends SIGTERM itself, to those that are left when one has died.
+    assert told == ([TOLD] if number is signal.SIGUSR1 else [])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_torchrun_is_told_of_a_stop_that_no_death_has_caused(
+    number: signal.Signals, told: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    monkeypatch.setenv(TORCHRUN_VARIABLE, str(os.getpid()))
+    signals = StopSignals()
+    with pytest.raises(Interrupted), signals.caught():
+        os.kill(os.getpid(), number)
+    assert told == ([TOLD] if number is signal.SIGUSR1 else [])
+    told.clear()
+    assert StopSignals().agreed("after step 3").agreed and told == [TOLD]
+
+
+def test_signals_after_all_have_agreed_to_stop_change_nothing() -> None:
+    signals = StopSignals()
+    with signals.caught():
+        with signals.noted_only():
+            stopped = signals.agreed("after step 3")
+        os.kill(os.getpid(), signal.SIGUSR1)  # to all processes of a job, by its scheduler
+    assert str(stopped) == "stopped by a signal to another process after step 3" and stopped.agreed
 
 
 def test_a_command_that_cannot_go_on_ends_as_any_program() -> None:

@@ -37,8 +37,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = load_own_json(file)
         if not isinstance(settings["model"], dict) or not isinstance(settings["fingerprint"], str):
             raise TypeError("model and fingerprint are expected")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}); export the model again from its run") from error
+        model_of(settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{file} is damaged ({reason}); export the model again from its run") from error
     return dict(settings)
 
 

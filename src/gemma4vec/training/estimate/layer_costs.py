@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+import torch
 
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.machine.memory import GB
@@ -22,6 +23,7 @@ from gemma4vec.training.estimate.compiled_share import (
     save_shares,
 )
 from gemma4vec.training.estimate.data import BatchStatistics
+from gemma4vec.training.estimate.emulated import as_emulated, is_emulated, slowdown
 from gemma4vec.training.estimate.layers import LayerCosts
 from gemma4vec.training.estimate.shallow import WholeModel, measure_stage
 from gemma4vec.training.estimate.step_record import StepRecord
@@ -47,6 +49,8 @@ class Source:
         here: whether the share was measured on this machine.
         run: the training's id.
         steps: number of its steps that were timed.
+        emulated: how many times as long as in fp32 products take in the model's float type, which this machine
+            emulates: layers were measured in fp32. None: it does not.
     """
 
     kind: Literal["layers", "uncompiled layers", "training"]
@@ -56,10 +60,16 @@ class Source:
     here: bool = False
     run: str | None = None
     steps: int | None = None
+    emulated: float | None = None
 
     @property
     def sentence(self) -> str:
         """For people; empty where there is nothing to say."""
+        if self.emulated is not None:
+            return (
+                f"from layers measured in fp32, times {self.emulated:.0f}: so slow are products in this type, which is "
+                "emulated here; model.dtype=auto takes fp32"
+            )
         if self.kind == "layers":
             return ""
         if self.kind == "training":
@@ -94,8 +104,15 @@ def find_costs(
     """(costs of layers, memory of the process in bytes, how they are known).
 
     Compiled layers are measured compiled if that is asked for, or on a GPU, where no share is known. An earlier
-    measurement of the same layers is used wherever there is one.
+    measurement of the same layers is used wherever there is one. Layers in an emulated type are measured in fp32.
     """
+    if is_emulated(model.dtype, model.device):
+        logger.info(f"{str(model.dtype).removeprefix('torch.')} is emulated here: layers are measured in fp32")
+        settings = model.recipe.model.model_copy(update={"dtype": "fp32"})
+        fast = replace(model, dtype=torch.float32, recipe=model.recipe.model_copy(update={"model": settings}))
+        costs, framework, source = find_costs(fast, number, data, reading, choice, measure_compiled=measure_compiled)
+        times = slowdown(model.dtype, model.device)
+        return as_emulated(costs, model.dtype, times), framework, replace(source, emulated=times)
     exact = costs_of(model, number, data, compiled=choice.on)
     stored = load_costs(exact)
     if stored is not None:

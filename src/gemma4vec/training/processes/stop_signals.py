@@ -4,6 +4,10 @@ Schedulers send them before they take a machine away: Slurm sends SIGUSR1 some t
 SIGTERM before a pod ends. Within a step a signal is only noted, since half a step is not worth saving. Elsewhere
 (while the model loads, while it is evaluated) it raises `errors.Interrupted` at once: nothing is lost there. Before the
 training has begun (libraries are imported, rows are read), `end_at_signals` ends the process with the same code.
+
+torchrun sends SIGTERM to the processes that are left when one has died, and a process cannot see who sent it. So one
+that SIGTERM ends alone says nothing to torchrun, which may start all again; SIGUSR1, or a stop that all processes have
+agreed on, is no death, and torchrun is told (`tell_torchrun`).
 """
 
 import contextlib
@@ -21,8 +25,9 @@ T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # `launch.torchrun` sets it when it is asked to stop: processes that are started after that end at once.
 STOPPING_VARIABLE = "GEMMA4VEC_STOPPING"
-# The id of the process of `launch.torchrun`, for those that it starts.
+# The id of the process of `launch.torchrun`, for those that it starts, and the signal by which they tell it.
 TORCHRUN_VARIABLE = "GEMMA4VEC_TORCHRUN"
+TOLD = signal.SIGUSR2
 
 
 class StopSignals:
@@ -81,10 +86,22 @@ class StopSignals:
             self._noted_only = before
         return None
 
+    def agreed(self, where: str) -> Interrupted:
+        """What ends this process after all have agreed to stop. Signals that come from now on change nothing.
+
+        Args:
+            where: the end of its message, such as `after step 4`.
+        """
+        self.name = self.name or "a signal to another process"
+        tell_torchrun()
+        return Interrupted(f"stopped by {self.name} {where}", agreed=True)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None:
             return
         self.name = signal.Signals(number).name
+        if number == signal.SIGUSR1:
+            tell_torchrun()
         if not self._noted_only:
             raise Interrupted(f"stopped by {self.name}{self._hint}")
 
@@ -111,7 +128,8 @@ class _End:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        tell_torchrun()
+        if number == signal.SIGUSR1:
+            tell_torchrun()
         # An exception may come up inside any library here, and some swallow it.
         os.write(2, f"interrupted: stopped by {signal.Signals(number).name}; start it again\n".encode())
         os._exit(Interrupted.exit_code)
@@ -123,11 +141,11 @@ def _is_free(handler: object) -> bool:
 
 
 def tell_torchrun() -> None:
-    """Tell the torchrun that started this process (`launch.torchrun`) that a signal stopped it, before it ends.
+    """Tell the torchrun that started this process (`launch.torchrun`) that the training is to stop, before it ends.
 
     torchrun counts every exit code but 0 as a failure that a restart may help, and has no public way to learn of 75.
     """
     parent = os.getppid()
     if os.environ.get(TORCHRUN_VARIABLE) == str(parent):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(parent, signal.SIGUSR1)
+            os.kill(parent, TOLD)
