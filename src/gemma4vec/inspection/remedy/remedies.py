@@ -18,7 +18,7 @@ from gemma4vec.recipe.sources import JsonlSource, Source
 from gemma4vec.recipe.terms import HARDNESS, Kl, MarginMse, Nce
 
 NO_ROWS = "your data has no such rows"
-LEAST_CHANGE = 1.25  # re-weighting that makes rows less than so many times as frequent changes little
+LEAST_CHANGE = 1.25  # times as frequent: re-weighting that makes rows less frequent than this changes little
 POSITIVE_AWARE = 0.95  # NV-Retriever's best share of the positive's score (arXiv:2407.15831, table 3)
 CUT = 0.25  # share of the slice's queries with cut evidence or documents that makes truncation a cause
 COVERED = 0.95  # share of the right documents' tokens that a longer limit is to cover
