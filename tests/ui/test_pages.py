@@ -147,7 +147,7 @@ def test_damage_stays_in_its_place(damage: str) -> None:
             stream.write(b'{"event": "step", "step": 6, "lo\n{"event": "step", "step"')
     _, client = open_window()
     page = shown(client, f"/runs/{run_id}").text
-    words = {"parquet": "is damaged", "metrics": "is damaged", "recipe": "cannot be read", "torn": "1 damaged line(s)"}
+    words = {"parquet": "is damaged", "metrics": "is damaged", "recipe": "cannot be read", "torn": "1 damaged line of"}
     assert words[damage] in page and "Learning curve" in page
     timing = client.get(f"/runs/{run_id}/live").headers["Server-Timing"]  # by which the page asks less often
     assert re.fullmatch(r"draw;dur=\d+\.\d", timing)

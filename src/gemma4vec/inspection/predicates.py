@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gemma4vec.data.ngrams.language import UNDETERMINED
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.attributes import ATTRIBUTES, Value
 
@@ -81,7 +82,8 @@ class Predicate:
                 parts.append(what if one.value == YES else f"not: {what}")
             else:
                 relation = {"<=": "at most", ">": "over", "is": "is"}[one.relation]
-                parts.append(f"{what} {relation} {f'{one.value:.3g}' if isinstance(one.value, float) else one.value}")
+                value = "unsure" if one.value == UNDETERMINED else one.value
+                parts.append(f"{what} {relation} {f'{value:.3g}' if isinstance(value, float) else value}")
         return ", ".join(parts)
 
 

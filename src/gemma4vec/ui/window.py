@@ -31,6 +31,11 @@ _FOLDERS = Path(__file__).parent / "templates", Path(__file__).parent / "static"
 SECRET_BYTES = 16
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with its noun: 1 query, 2,000 queries."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 @dataclass
 class Window:
     """One server's state.
@@ -124,6 +129,8 @@ class Window:
             "version": __version__,
             "read_only": self.read_only,
             "home": str(self.home),
+            "named": self.runs.name_of,
+            "counted": counted,
             "export": export,
             "export_url": str(request.url.include_query_params(export="1").replace(scheme="", netloc="")),
             "nav": request.url.path.split("/")[1],

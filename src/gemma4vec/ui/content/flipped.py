@@ -1,5 +1,6 @@
 """Queries whose score differs between two runs: of those that may be shown alone, largest difference first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from gemma4vec.evaluation.results.result import Result
 from gemma4vec.ledger.suite_halves import shown_queries
 from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection
 from gemma4vec.report.content.run_data import PRIMARY, RunData, shorten, suite_folder
+from gemma4vec.ui.content.stored_inspections import StoredInspection, same_contents
 from gemma4vec.ui.content.suite_texts import SuiteTexts, Texts
 
 SHOWN = 25  # in each direction
@@ -51,8 +53,13 @@ class Flips:
     note: str
 
 
-def find_flips(found: RunComparison, section: SuiteSection, suites: SuiteTexts) -> Flips | None:
-    """Of the first two recipes' first runs; None where there are not two with scores of single queries."""
+def find_flips(
+    found: RunComparison, section: SuiteSection, suites: SuiteTexts, stored: Sequence[StoredInspection] = ()
+) -> Flips | None:
+    """Of the first two recipes' first runs; None where there are not two with scores of single queries.
+
+    Texts are where the run's manifest says, else where an inspection of the same suite has them from.
+    """
     if section.metric != PRIMARY or len(found.groups) < 2:
         return None
     sides = [_side(group.runs[0], section.name) for group in found.groups[:2]]
@@ -69,7 +76,7 @@ def find_flips(found: RunComparison, section: SuiteSection, suites: SuiteTexts) 
             why = f"Single queries are not compared: {error}."
     if why:
         return Flips(**{**vars(empty), "note": why})
-    return _flips(empty, a, b, _texts(a[0], a[1], suites))
+    return _flips(empty, a, b, _texts(a[0], a[1], suites, stored))
 
 
 def why_not(result: Result) -> str:
@@ -89,11 +96,17 @@ def _side(run: RunData, suite: str) -> tuple[RunData, Result, Any] | None:
     return None
 
 
-def _texts(run: RunData, result: Result, suites: SuiteTexts) -> Texts:
-    folder = suite_folder(run, result.suite)
-    if folder is None:
-        return Texts(None, "The manifest has no path for this suite, so ids are shown.")
-    return suites.of_folder(folder, str(result.settings["suite"]["fingerprint"]))
+def _texts(run: RunData, result: Result, suites: SuiteTexts, stored: Sequence[StoredInspection]) -> Texts:
+    folder, fingerprint = suite_folder(run, result.suite), str(result.settings["suite"]["fingerprint"])
+    if folder is not None:
+        return suites.of_folder(folder, fingerprint)
+    for one in same_contents(fingerprint, stored)[:1]:
+        return suites.of_inspection(one.about)
+    return Texts(
+        None,
+        "Neither the run nor an inspection says where this suite's texts are, so ids are shown; after the gemma4vec "
+        "inspect above they are.",
+    )
 
 
 def _flips(empty: Flips, a: tuple[RunData, Result, Any], b: tuple[RunData, Result, Any], texts: Texts) -> Flips:

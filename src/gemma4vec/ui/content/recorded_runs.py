@@ -1,10 +1,11 @@
 """The ledger's runs, read again only when the ledger has changed."""
 
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.errors import InputError
+from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.ledger.journal import JOURNAL
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import all_runs
@@ -19,6 +20,7 @@ class RecordedRuns:
         self._lock = threading.Lock()
         self._seen: tuple[int, int] | None = None
         self._runs: dict[str, dict[str, Any]] = {}
+        self._names: dict[str, str] = {}
 
     def all(self) -> list[dict[str, Any]]:
         """Every run as `ledger.overview.all_runs` has it, newest first.
@@ -39,6 +41,17 @@ class RecordedRuns:
             raise InputError(f"the ledger has no run '{run_id[:100]}'; the page Runs lists them")
         return found
 
+    def name_of(self, model: str) -> str:
+        """What people call a model that goes by a run's id: the run's name, with the id's end where others have it too.
+
+        Other names stay as they are; also all of them where the ledger cannot be read.
+        """
+        try:
+            self._current()
+        except Gemma4VecError:
+            return model
+        return self._names.get(model, model)
+
     def folder(self, run_id: str) -> RunFolder:
         """The folder of a run.
 
@@ -57,8 +70,16 @@ class RecordedRuns:
                 with open_ledger(self._home) as ledger:
                     rows = all_runs(ledger)
                 self._runs = {str(row["run_id"]): row for row in reversed(rows)}
+                self._names = _short_names(self._runs)
                 self._seen = stamp
             return self._runs
+
+
+def _short_names(runs: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Id of a run -> its name, if it has one."""
+    names = {key: str(row["name"]) for key, row in runs.items() if row["name"]}
+    times = Counter(names.values())
+    return {key: name if times[name] == 1 else f"{name} {key[-4:]}" for key, name in names.items()}
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

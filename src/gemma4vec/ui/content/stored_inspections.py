@@ -1,9 +1,10 @@
 """The inspections below a home: listed, looked up by a key, their tables read again only when they have changed."""
 
 import contextlib
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gemma4vec.data.ngrams.language import UNDETERMINED
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.inspection.exposures import Verdict, remedy_key, verdicts
@@ -20,6 +22,7 @@ from gemma4vec.inspection.slices import SPENT
 from gemma4vec.ledger.journal import JOURNAL
 
 _KEPT = 4
+_LANGUAGE = re.compile("[a-z]{2,3}")
 _KEPT_SELECTIONS = 16
 _PATTERNS = (f"inspect/*/*/{SLICES}", f"*/inspect/*/{SLICES}")
 
@@ -144,6 +147,27 @@ class StoredInspections:
         except InputError as error:
             return StoredInspection(self._key(folder), folder, {}, [], str(error))
         return StoredInspection(self._key(folder), folder, about, slices)
+
+
+def same_contents(fingerprint: object, stored: Iterable[StoredInspection]) -> list[StoredInspection]:
+    """The inspections of a suite's contents, by its fingerprint."""
+    return [one for one in stored if not one.damaged and one.about["suite"]["fingerprint"] == fingerprint]
+
+
+def named_about(about: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
+    """The contents of `inspection.json` with the names of models as people say them."""
+    sides = {
+        side: None if about[side] is None else {**about[side], "name": name_of(about[side]["name"])}
+        for side in ("model", "against")
+    }
+    means = {name_of(name): value for name, value in (about.get("discovery_means") or {}).items()}
+    return {**about, **sides, "discovery_means": means}
+
+
+def language_of(columns: Columns, row: int) -> str | None:
+    """A query's language as an ISO 639 code; None where nobody knows it."""
+    found = columns["language"][row] if "language" in columns else None
+    return found if isinstance(found, str) and found != UNDETERMINED and _LANGUAGE.fullmatch(found) else None
 
 
 def _journal(home: Path) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from gemma4vec.ledger.overview import diff_runs
 from gemma4vec.report.comparison_page import comparison_values
 from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection, read_comparison
 from gemma4vec.statistics.multiplicity import Correction
+from gemma4vec.ui.content.failure_links import find_failures
 from gemma4vec.ui.content.flipped import Flips, find_flips
 from gemma4vec.ui.window import Window
 
@@ -30,11 +31,11 @@ def comparison_page(window: Window, request: Request) -> Response:
     """
     ids = _chosen(window, request.query_params.getlist("run"), request.query_params.get("order"))
     values: dict[str, Any] = {"title": "Compare", "ids": ids, "uncompared": "", "report": None}
-    values |= {"flips": [], "differ": None, "choices": []}
+    values |= {"flips": [], "failures": [], "differ": None, "choices": []}
     if len(set(ids)) < 2:
         values["choices"] = [(run["run_id"], run["name"], str(run["created"])[:10]) for run in window.runs.all()[:200]]
         return window.page(request, "compare.html", values)
-    values["title"] = " against ".join(str(window.runs.find(one)["name"] or one) for one in ids[:3])
+    values["title"] = " against ".join(window.runs.name_of(str(window.runs.find(one)["run_id"])) for one in ids[:3])
     try:
         found = _read(window, ids, only_known=True)
     except NotComparedError as error:
@@ -42,7 +43,10 @@ def comparison_page(window: Window, request: Request) -> Response:
         values["differ"] = _difference(window, ids)
         return window.page(request, "compare.html", values)
     values["report"] = comparison_values(found, _CORRECTION, examples=False)
-    values["flips"] = _flips(window, found)
+    stored = window.inspections.all()
+    values["failures"] = find_failures(found, stored)
+    flips = [find_flips(found, section, window.suites, stored) for section in found.suites]
+    values["flips"] = [one for one in flips if one is not None]
     return window.page(request, "compare.html", values)
 
 
@@ -69,7 +73,8 @@ def api_compare(window: Window, request: Request) -> Response:
     if len(set(ids)) < 2:
         raise InputError("give two runs: /api/compare?run=A&run=B")
     found = _read(window, ids, only_known=True)
-    suites = [_plain(found, section, find_flips(found, section, window.suites)) for section in found.suites]
+    stored = window.inspections.all()
+    suites = [_plain(found, section, find_flips(found, section, window.suites, stored)) for section in found.suites]
     return window.json({"runs": ids, "suites": suites, "differing": found.differing, "missing": found.missing})
 
 
@@ -99,10 +104,6 @@ def _read(window: Window, ids: Sequence[str], *, only_known: bool) -> RunCompari
         raise InputError(f"{len(ids)} runs at once are too many; compare at most {MOST_RUNS}")
     folders = [window.runs.folder(one).path for one in dict.fromkeys(ids)]
     return read_comparison(folders, _CORRECTION, only_known=only_known)
-
-
-def _flips(window: Window, found: RunComparison) -> list[Any]:
-    return [flips for section in found.suites if (flips := find_flips(found, section, window.suites)) is not None]
 
 
 def _difference(window: Window, ids: Sequence[str]) -> dict[str, Any]:

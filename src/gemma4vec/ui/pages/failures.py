@@ -14,7 +14,7 @@ from gemma4vec.report.inspect_page import slice_views
 from gemma4vec.serving.search.display import to_one_line
 from gemma4vec.ui.content.paging import Paging
 from gemma4vec.ui.content.query_list import KEPT, ORDERS, OUTCOMES, Wanted, difference, select_queries
-from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
+from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection, language_of, named_about
 from gemma4vec.ui.content.suite_texts import Texts
 from gemma4vec.ui.window import Window
 
@@ -51,13 +51,14 @@ def failures_page(window: Window, request: Request) -> Response:
     """
     found = window.inspections.find(request.path_params["key"])
     wanted = Wanted.of(request.query_params)
-    views = slice_views(found.about, found.slices)
+    about = named_about(found.about, window.runs.name_of)
+    views = slice_views(about, found.slices)
     names = [view for view in ("paired", "absolute") if any(one["view"] == view for one in found.every_slice)]
     view = wanted.view if wanted.view in names else (names[0] if names else "paired")
     values: dict[str, Any] = {
-        "title": f"{found.about['model']['name']} on {found.about['suite']['name']}",
+        "title": f"{about['model']['name']} on {about['suite']['name']}",
         "found": found,
-        "about": found.about,
+        "about": about,
         "metric": METRICS.get(found.metric, found.metric),
         "views": [one for one in views if one[0] == view],
         "view": view,
@@ -127,4 +128,5 @@ def describe_query(found: StoredInspection, columns: Columns, texts: Texts, row:
         "difference": difference(columns, found.metric, row),
         "rank": columns["gold_rank"][row],
         "kinds": columns["kinds"][row] or [],
+        "language": language_of(columns, row),
     }

@@ -12,7 +12,7 @@ from gemma4vec.inspection.topics.map import MAP_POINTS
 from gemma4vec.report.charts.inspection_charts import draw_layers, draw_rows, draw_topics
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.templating import Chart, draw_chart
-from gemma4vec.ui.content.stored_inspections import StoredInspection
+from gemma4vec.ui.content.stored_inspections import StoredInspection, named_about
 from gemma4vec.ui.window import Window
 
 CHANGE = "change of nDCG@10"  # how figures of cut vectors begin
@@ -32,12 +32,12 @@ def geometry_page(window: Window, request: Request) -> Response:
         InputError: an unknown or damaged inspection.
     """
     found = window.inspections.find(request.path_params["key"])
-    figures = found.about["figures"]
+    about, figures = named_about(found.about, window.runs.name_of), found.about["figures"]
     cut = [one for one in figures if one["words"].startswith(CHANGE) or one["name"].endswith(KEPT)]
     values: dict[str, Any] = {
-        "title": f"Geometry of {found.about['model']['name']}",
+        "title": f"Geometry of {about['model']['name']}",
         "found": found,
-        "about": {**found.about, "figures": [one for one in figures if one not in cut]},
+        "about": {**about, "figures": [one for one in figures if one not in cut]},
         "cut": cut,
         "cut_chart": _chart_of_changes([one for one in cut if not one["name"].endswith(KEPT)]),
         "has_map": (found.folder / MAP_POINTS).is_file(),

@@ -41,7 +41,7 @@ def inspection_map(window: Window, request: Request) -> Response:
         and (one.folder / MAP_POINTS).is_file()
     ]
     values: dict[str, Any] = {
-        "title": f"Map of {found.about['model']['name']} on {found.about['suite']['name']}",
+        "title": f"Map of {window.runs.name_of(found.about['model']['name'])} on {found.about['suite']['name']}",
         "found": found,
         "others": others,
         "beside": wanted.get("with", ""),

@@ -32,7 +32,7 @@ def inversion_page(window: Window, request: Request) -> Response:
     if key := wanted.get("kept"):
         kept = find_kept(window.home, "inversions", key)
         values["texts" if kept["kind"] == "texts" else "measured"] = kept
-        values["title"] = f"{kept['decoder']} on vectors of {kept['model']}"
+        values["title"] = f"{window.runs.name_of(kept['decoder'])} on vectors of {window.runs.name_of(kept['model'])}"
     elif values["text"].strip():
         model = find_listed(models, values["model"], "an embedding model")
         decoder = find_listed(decoders, values["decoder"], "a decoder")

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gemma4vec.data.ngrams.language import UNDETERMINED
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.attributes import ATTRIBUTES
 from gemma4vec.inspection.kinds import KINDS
@@ -16,7 +17,7 @@ from gemma4vec.inspection.sealed import DISCOVERY
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.ui.content.query_list import KEPT, Wanted, difference
 from gemma4vec.ui.content.ranked_documents import Shown, describe, first_ten
-from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
+from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection, language_of
 from gemma4vec.ui.pages.failures import selected_queries
 from gemma4vec.ui.window import Window
 
@@ -87,6 +88,7 @@ def _read(window: Window, request: Request) -> tuple[StoredInspection, dict[str,
         "rank": columns["gold_rank"][row],
         "margin": columns["margin"][row],
         "kinds": columns["kinds"][row] or [],
+        "language": language_of(columns, row),
         "attributes": _attributes(columns, row),
         "sides": [{"name": name, "documents": shown(ranked), "note": note} for name, ranked, note in lists],
         "right": shown(right[:10]),
@@ -121,7 +123,7 @@ def _lists(
 def _attributes(columns: Mapping[str, list[Any]], row: int) -> list[tuple[str, str, Any]]:
     """(name, what it is, value) of each attribute of the query."""
     return [
-        (name, one.words, columns[name][row])
+        (name, one.words, "unsure" if columns[name][row] == UNDETERMINED else columns[name][row])
         for name, one in ATTRIBUTES.items()
         if name in columns and columns[name][row] is not None
     ]

@@ -63,6 +63,7 @@ function start() {
     head.scope = "row";
     const link = Object.assign(document.createElement("a"), { href: `${part.dataset.link}${found.row}?${part.dataset.query}`, textContent: found.shown });
     link.dataset.open = "";
+    if (found.language) link.lang = found.language;
     head.append(link);
     const number = (value, digits, sign) => (typeof value === "number" ? `${sign && value >= 0 ? "+" : ""}${value.toFixed(digits)}` : "-");
     const cells = [number(found.score, 2), number(found.difference, 2, true), found.rank === null ? "not found" : String(found.rank)];

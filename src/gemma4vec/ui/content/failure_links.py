@@ -1,0 +1,59 @@
+"""Where each of several runs fails: its stored inspections of the suites that it is compared on, or how to make one."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from gemma4vec.evaluation.results.result import Result
+from gemma4vec.report.content.comparison_data import RunComparison
+from gemma4vec.report.content.run_data import PRIMARY, RunData, suite_folder
+from gemma4vec.ui.content.flipped import why_not
+from gemma4vec.ui.content.stored_inspections import StoredInspection, same_contents
+
+
+@dataclass(frozen=True)
+class RunFailures:
+    """One run on one suite.
+
+    Attributes:
+        found: its inspections of the suite's contents, newest first.
+        command: makes one, where there is none.
+        note: why there is no command.
+        unplaced: whether the command has DIR in place of the suite's folder, which nobody recorded.
+    """
+
+    run_id: str
+    suite: str
+    found: list[StoredInspection] = field(default_factory=list)
+    command: str = ""
+    note: str = ""
+    unplaced: bool = False
+
+
+def find_failures(compared: RunComparison, stored: Iterable[StoredInspection]) -> list[RunFailures]:
+    """Each compared run on each suite of the comparison that has retrieval scores of it."""
+    known = list(stored)
+    runs = [run for group in compared.groups for run in group.runs]
+    suites = [section.name for section in compared.suites if section.metric == PRIMARY]
+    results = [(run, name, _result(run, name)) for name in suites for run in runs]
+    return [_failures(run, name, result, known) for run, name, result in results if result is not None]
+
+
+def _result(run: RunData, suite: str) -> Result | None:
+    found = (one.results.get("trained") for one in run.suites if one.name == suite)
+    return next((one for one in found if one is not None), None)
+
+
+def _failures(run: RunData, suite: str, result: Result, stored: Sequence[StoredInspection]) -> RunFailures:
+    of_suite = same_contents((result.settings.get("suite") or {}).get("fingerprint"), stored)
+    folder = run.path.resolve()
+    own = [
+        one for one in of_suite if one.about["model"]["name"] == run.run_id or folder in one.folder.resolve().parents
+    ]
+    if own:
+        return RunFailures(run.run_id, suite, own)
+    if why := why_not(result):
+        return RunFailures(run.run_id, suite, note=why)
+    place = suite_folder(run, suite) or next((one.about["suite"]["open"].get("spec") for one in of_suite), None)
+    words = ["gemma4vec", "inspect", run.run_id, "--suite", str(place or "DIR")]
+    return RunFailures(run.run_id, suite, command=shlex.join(words), unplaced=place is None)
