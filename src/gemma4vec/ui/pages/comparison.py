@@ -39,9 +39,10 @@ def comparison_page(window: Window, request: Request) -> Response:
     try:
         found = _read(window, ids, only_known=True)
     except NotComparedError as error:
-        values["uncompared"] = str(error)
+        values["uncompared"] = window.runs.with_names(str(error), ids)
         values["differ"] = _difference(window, ids)
         return window.page(request, "compare.html", values)
+    found.missing = [window.runs.with_names(one, ids) for one in found.missing]
     values["report"] = comparison_values(found, _CORRECTION, examples=False)
     stored = window.inspections.all()
     values["failures"] = find_failures(found, stored)
