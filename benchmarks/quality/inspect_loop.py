@@ -46,8 +46,9 @@ def main() -> int:
     remedy = chosen["remedy"]
     if remedy is not None:
         seeds = control_seeds(remedy, arguments.seeds)
-        runs["remedy"] = train_arm("remedy", remedy["recipe"], arguments.seeds, done)
-        runs["control"] = train_arm("control", remedy["control_recipe"], seeds, done)
+        treated = f"{remedy['name']}-{remedy['slice']}"  # another remedy is another job
+        runs["remedy"] = train_arm(treated, remedy["recipe"], arguments.seeds, done)
+        runs["control"] = train_arm(f"{treated}-control", remedy["control_recipe"], seeds, done)
         outcome["verified"] = done.step("verified", lambda: verify(runs, arguments))
         outcome["remedy"] = {key: value for key, value in remedy.items() if not key.endswith("recipe")}
     trained = {arm: [shown_run(one) for one in made] for arm, made in runs.items()}

@@ -28,10 +28,16 @@ def test_a_row_for_each_right_document_and_as_many_that_touch_nothing(
     monkeypatch.setattr(sys, "argv", words)
     (tmp_path / "out").mkdir()
     found = prepare(parse_arguments())
-    assert found["touching_rows"] == 4 and found["trained_rows"] == 3 and found["queries_with_a_trained_document"] == 3
+    assert found["touching_rows"] == 4 and found["trained_rows"] == 3
     touched, control = (read_rows(tmp_path / "out" / f"{arm}.jsonl").rows for arm in ("touched", "control"))
     assert [row.query for row in touched] == ["question 0", "question 1", "question 2"]
     assert len(control) == 3 and all(int(row.query.split()[1]) >= 4 for row in control)
+    monkeypatch.setattr(sys, "argv", [*words, "--leak"])
+    assert prepare(parse_arguments())["trained_rows"] == 6
+    pairs = {query: text for query, (text, _) in zip(suite.queries, suite.corpus, strict=True)}
+    leaked = read_rows(tmp_path / "out" / "touched.jsonl").rows
+    assert len(leaked) == 6 and all(row.pos[0].text == pairs[row.query] for row in leaked)
+    monkeypatch.setattr(sys, "argv", words)
     write_suite(tmp_path / "retrieval" / "planted", planted_suite(12, seed=9))
     with pytest.raises(InputError, match="no row of pairs has a right document of planted"):
         prepare(parse_arguments())

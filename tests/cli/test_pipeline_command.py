@@ -72,6 +72,20 @@ def test_a_dry_run_estimates_every_step_and_writes_nothing(place: Path, capsys: 
     assert "8 minutes in all" in shown and "mixed/b" in shown and len(shown.splitlines()) < 40
 
 
+def test_a_teacher_that_an_earlier_step_makes_needs_no_model_yet(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the step of embeddinggemma/plan that trains for four bits, whose teacher is the model that it starts from."""
+    matched = {"stages.0.task.terms": [{"kind": "nce"}, {"kind": "matching", "teacher": "start", "form": "direct"}]}
+    steps = {"first": {"train": "pairs"}, "second": {"train": "pairs", "start": "first", "set": matched}}
+    assert execute(["pipeline", str(write_plan(place, steps)), "--dry-run", "--json"]) == 0
+    second = json.loads(capsys.readouterr().out)["jobs"][1]
+    assert (second["key"], second["from"]) == ("second", ["first"]) and second["minutes"] > 0
+    steps = {"first": {"train": "pairs", "set": matched}}  # nothing is before it
+    said = line_of([str(write_plan(place, steps)), "--dry-run"], capsys)
+    assert "steps.first: stages.0.task.terms.1.teacher: start is the model of model.start, which is not given" in said
+
+
 @pytest.mark.parametrize("name", list(shipped_plans()))
 def test_the_recipes_of_a_shipped_plan_exist_and_agree(name: str) -> None:
     file = find_plan(name)

@@ -8,7 +8,9 @@ import yaml
 from planted_suite import planted_suite
 from tiny_model import write_tiny
 
+from gemma4vec.cli.inspection.remedy import _render
 from gemma4vec.cli.main import execute
+from gemma4vec.cli.output import emit
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.data.suites.retrieval import write_suite
 from gemma4vec.files import home
@@ -20,6 +22,19 @@ def train(recipe: Path) -> str:
     known = {run.run_id for run in list_runs(home())}
     assert execute(["train", str(recipe)]) == 0
     return next(run.run_id for run in list_runs(home()) if run.run_id not in known)
+
+
+def test_the_screen_says_what_the_sealed_half_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    remedy = {"name": "labels", "share": None, "why_not": "", "words": "read", "recipe": None}
+    claim = {"metric": "ndcg@10", "smallest_effect": 0.2}
+    found = {"rule": "digits is yes", "words": "has digits", "claim": claim, "remedies": [remedy], "notes": []}
+    for shows, words in ((0.0593, "gains from about 0.059"), (None, "no gain at all")):
+        emit(False, {**found, "folder": "here", "shows": shows}, _render)
+        screen = " ".join(capsys.readouterr().out.split())
+        assert (
+            f"claim: ndcg@10 gains 0.2, to be changed with --effect before training; the sealed half shows {words}"
+            in (screen)
+        )
 
 
 @pytest.mark.slow

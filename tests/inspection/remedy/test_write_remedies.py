@@ -111,6 +111,27 @@ def test_data_without_such_rows_says_so(place: Path) -> None:
     assert any("is not confirmed" in note for note in found["notes"])
 
 
+@pytest.mark.parametrize(
+    ("digits", "times", "words"),
+    [
+        (9, 3, "a pass reads matching rows 3 times: 79% of a pass are such rows for 56%"),
+        (12, 3, None),  # 75% would be 90%
+        (9, 20, "a pass reads matching rows 20 times: 96% of a pass are such rows for 56%"),
+        (16, 20, None),
+    ],
+)
+def test_rows_that_are_frequent_already_are_reweighted_where_that_changes_something(
+    place: Path, digits: int, times: int, words: str | None
+) -> None:
+    write_rows(place / "frequent.jsonl", rows(digits, 16 - digits))
+    found = offered(write(place, recipe(place, "frequent.jsonl"), times=times), "reweight")
+    assert (found["recipe"] is None) is (words is None)
+    if words is None:
+        assert f"{digits / 16:.0%} of your rows are such rows already, and would be" in found["why_not"]
+    else:
+        assert found["words"] == words
+
+
 def test_a_longer_limit_is_offered_where_texts_are_cut(place: Path) -> None:
     from gemma4vec.inspection.predicates import parse_predicate
     from gemma4vec.inspection.remedy.remedies import architecture

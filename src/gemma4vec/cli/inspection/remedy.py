@@ -143,9 +143,11 @@ def _render(found: Mapping[str, Any]) -> "RenderableType":
         ]
         for one in found["remedies"]
     ]
-    head = f"{found['rule']}: {found['words']}; claim: {claim['metric']} gains {claim['smallest_effect']:g}"
+    gain = f"{claim['metric']} gains {claim['smallest_effect']:g}"
+    shows = "no gain at all" if found["shows"] is None else f"gains from about {found['shows']:.3f}"
     return Group(
-        Text(head),
+        Text(f"{found['rule']}: {found['words']}"),
+        Text(f"claim: {gain}, to be changed with --effect before training; the sealed half shows {shows}"),
         table(["remedy", "matching rows", "what it does"], rows),
         *(
             Text(f"train {one['recipe']}, control {one['control_recipe']}")

@@ -18,7 +18,7 @@ from gemma4vec.recipe.sources import JsonlSource, Source
 from gemma4vec.recipe.terms import HARDNESS, Kl, MarginMse, Nce
 
 NO_ROWS = "your data has no such rows"
-MOSTLY = 0.5  # share of rows above which more of them change little
+LEAST_CHANGE = 1.25  # times as frequent: re-weighting that makes rows less frequent than this changes little
 POSITIVE_AWARE = 0.95  # NV-Retriever's best share of the positive's score (arXiv:2407.15831, table 3)
 CUT = 0.25  # share of the slice's queries with cut evidence or documents that makes truncation a cause
 COVERED = 0.95  # share of the right documents' tokens that a longer limit is to cover
@@ -44,8 +44,12 @@ def reweight(setting: Setting, folder: Path) -> Remedy:
     )
     if not setting.matching:
         return replace(offer, why_not=NO_ROWS)
-    if setting.matching > MOSTLY * setting.rows:
-        return replace(offer, why_not=f"{setting.matching / setting.rows:.0%} of your rows are such rows already")
+    before = setting.matching / setting.rows
+    after = setting.times * before / (1.0 + (setting.times - 1) * before)
+    if after < LEAST_CHANGE * before:
+        why = f"{before:.0%} of your rows are such rows already, and would be {after:.0%} of a pass"
+        return replace(offer, why_not=why)
+    offer = replace(offer, words=f"{offer.words}: {after:.0%} of a pass are such rows for {before:.0%}")
     taken = next((one.source.name for one in setting.own if one.source.repeat is not None), None)
     if taken is not None:
         return replace(offer, why_not=f"source {taken} has a list of repeated rows already")

@@ -249,7 +249,7 @@ def _too_few(rule: str, inside: int, detectable: float, effect: float) -> str:
     shows = "no gain at all" if detectable == float("inf") else f"gains from {detectable:.3f}"
     return (
         f"the slice '{rule}' has {inside} sealed queries, which show {shows}, and the claim is {effect:g}: the half "
-        "stays sealed; claim more, or claim on a larger suite"
+        "stays sealed; train again with a larger claim (gemma4vec inspect remedy --effect), or claim on a larger suite"
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gemma4vec.model.backbone.lm_head import LanguageModelHead, block_tokens
 
-_BLOCKS = 2
+_BLOCKS = 1
 
 
 @dataclass
@@ -34,7 +34,7 @@ class SampledHead(LanguageModelHead):
     skipped: Skipped = field(default_factory=Skipped)
 
     def cross_entropy(self, states_MD: Tensor, targets_M: Tensor, block: int | None = None) -> Tensor:
-        """Mean cross-entropy of the first two blocks; the gradient of the other states is zero."""
+        """Mean cross-entropy of the first block; the gradient of the other states is zero."""
         size = block or block_tokens(self.weight_VD)
         some = _BLOCKS * size
         started = time.perf_counter()
