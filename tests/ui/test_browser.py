@@ -235,10 +235,12 @@ def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Serve
     page.keyboard.press("j")
     page.keyboard.press("1")
     page.locator("#d1-2", has_text="verdict: right").wait_for()
+    page.wait_for_load_state()  # a text is there before the script that hears keys
     page.keyboard.press("0")
     page.locator("#d1-2", has_text="verdict: wrong").wait_for()
+    page.wait_for_load_state()
     page.keyboard.press("?")
-    assert page.locator("dialog[open]").count() == 1
+    page.locator("dialog[open]").wait_for()
     page.keyboard.press("Escape")
     one.go("run")
     page.keyboard.press("/")
@@ -263,6 +265,7 @@ def test_a_slice_is_saved_and_confirmed_by_forms(browser: Any, served: Served) -
     page.locator("[name=sure]").check()
     page.locator("#confirm button").click()
     page.locator("h3", has_text="On the sealed half").wait_for()
+    page.wait_for_load_state()
     assert page.locator("#slices td", has_text="confirmed").count() >= 1 and one.faults == []
     one.context.close()
 

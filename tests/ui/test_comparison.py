@@ -118,6 +118,16 @@ def test_a_read_only_window_compares_nothing() -> None:
     assert "Is the difference real?" in client.get(address(ids)).text  # it is recorded now
 
 
+def test_a_comparison_that_the_ledger_does_not_take_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = make_runs(home(), {"base": 0.3, "better": 0.6})
+    _, client = open_window()
+    place = "gemma4vec.evaluation.comparison.comparison_count.record_comparison"  # warns on a home that is read-only
+    monkeypatch.setattr(place, lambda body: None)
+    reply = client.post("/compare", data={"run": ids}, headers=ORIGIN, follow_redirects=False)
+    assert reply.status_code == 500 and "the ledger did not record the comparison" in reply.text
+    assert str(home()) in reply.text and recorded_comparisons() == 0
+
+
 def test_what_cannot_be_compared_is_one_line() -> None:
     ids = make_runs(home(), {"base": 0.3, "better": 0.6}, queries=4)
     _, client = open_window()

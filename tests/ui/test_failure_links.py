@@ -142,3 +142,34 @@ def test_a_query_in_a_known_language_says_so_and_an_unsure_one_has_none() -> Non
 def test_a_number_has_its_noun(number: int, text: str) -> None:
     assert counted(number, "query", "queries") == text
     assert counted(number, "vector") == text.replace("queries", "vectors").replace("query", "vector")
+
+
+def test_texts_are_found_where_the_window_starts_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_runs(home(), {"base": 0.3})
+    monkeypatch.chdir(home() / "data" / "pycode")
+    key = inspected("near", Path("test"), home() / "inspect" / "near" / "test")
+    (tmp_path / "far").mkdir()
+    monkeypatch.chdir(tmp_path / "far")
+    _, client = open_window()
+    page = client.get(f"/inspect/{key}").text
+    assert "so ids are shown" not in page and "Return the shortest path number" in page
+
+
+def test_a_score_that_is_no_number_has_a_dash_and_keeps_the_order_of_the_others() -> None:
+    _, ids, _ = compared({"base": 0.3, "better": 0.6})
+    key = inspected(ids[1], home() / "data" / "pycode" / "test")
+    file = home() / ids[1] / "inspect" / "test" / "queries.parquet"
+    table = pq.read_table(file)
+    scores = table["ndcg@10"].to_pylist()
+    rows = [row for row, half in enumerate(table["half"].to_pylist()) if half == "discovery"]
+    scores = [float(row) if row in rows else None for row in range(len(scores))]
+    scores[rows[1]] = float("nan")
+    pq.write_table(table.set_column(table.schema.get_field_index("ndcg@10"), "ndcg@10", [scores]), file)
+    _, client = open_window()
+    listed = client.get(f"/api/inspect/{key}?order=score").json()["queries"]
+    known = [one["score"] for one in listed if one["row"] != rows[1]]
+    assert known == sorted(known) and next(one for one in listed if one["row"] == rows[1])["score"] is None
+    for place in (f"/inspect/{key}", f"/inspect/{key}/queries/{rows[1]}"):
+        assert "nan" not in Page(client.get(place).text).text.lower()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,11 @@ from gemma4vec.text.text_embedder import TextEmbedder
 Columns = dict[str, list[Value]]
 
 
+def found_again(spec: str) -> str:
+    """A model or suite as typed; a path that exists as a whole one, which is found from every folder."""
+    return str(Path(spec).absolute()) if spec and Path(spec).exists() else spec
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model, and the words by which a later command opens it again.
@@ -40,7 +46,11 @@ class Subject:
 
     def as_json(self) -> dict[str, Any]:
         """For inspection.json."""
-        again = {"spec": self.spec, "dtype": self.dtype, "max_tokens": self.max_tokens}
+        again = {
+            "spec": self.spec if self.spec == "bm25" else found_again(self.spec),
+            "dtype": self.dtype,
+            "max_tokens": self.max_tokens,
+        }
         return {"name": self.model.name, "fingerprint": self.model.fingerprint, "open": again}
 
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, disk_errors, write_json
 from gemma4vec.inspection.attributes import ATTRIBUTES, Value
-from gemma4vec.inspection.inspected import Inspection
+from gemma4vec.inspection.inspected import Inspection, found_again
 from gemma4vec.inspection.kinds import failed, k_occurrence
 from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.steps import code_version
@@ -158,6 +158,11 @@ def load_points(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | 
         raise InputError(f"{folder / MAP_POINTS} is damaged; inspect again") from error
 
 
+def _opened(how: Mapping[str, Any]) -> dict[str, Any]:
+    """The words by which a suite opens again, from whichever folder."""
+    return {name: found_again(one) if name in ("spec", "mirror") and one else one for name, one in how.items()}
+
+
 def describe(found: Inspection, opened_as: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of `inspection.json`."""
     open_N = found.open
@@ -169,7 +174,7 @@ def describe(found: Inspection, opened_as: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": found.subject.as_json(),
         "against": found.against.as_json() if found.against is not None else None,
-        "suite": {"name": found.suite.name, "fingerprint": found.fingerprint, "open": dict(opened_as)},
+        "suite": {"name": found.suite.name, "fingerprint": found.fingerprint, "open": _opened(opened_as)},
         "metric": found.metric,
         "queries": len(found.suite.queries),
         "documents": len(found.suite.corpus),

@@ -35,7 +35,8 @@ class ComparisonFamily:
 
     def sentence(self) -> str:
         """For a person."""
-        said = f"{self.size} ({self.models} models seen, {self.pairs} pairs compared so far"
+        models, pairs = "model" if self.models == 1 else "models", "pair" if self.pairs == 1 else "pairs"
+        said = f"{self.size} ({self.models} {models} seen, {self.pairs} {pairs} compared so far"
         if self.unrecorded:
             said += f"; this ledger did not record {self.unrecorded} of the results, so there may be more"
         return f"{said})"

@@ -100,7 +100,7 @@ def test_compare_takes_its_family_from_the_ledger(tmp_path: Path, capsys: pytest
     assert among["family"]["models"] == 21
     assert among["verdict"]["p"] == pytest.approx(20 * alone["verdict"]["p"])
     assert execute(["compare", good.run_id, poor.run_id]) == 0
-    assert "20 (21 models seen, 1 pairs compared so far)" in capsys.readouterr().out
+    assert "20 (21 models seen, 1 pair compared so far)" in capsys.readouterr().out
     stored = say(capsys, "runs", "sql", "SELECT family, verdict FROM comparisons ORDER BY seq")
     assert [row["family"] for row in stored] == [1, 20, 20]
 

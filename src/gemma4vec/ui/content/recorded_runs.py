@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ class RecordedRuns:
         except Gemma4VecError:
             return model
         return self._names.get(model, model)
+
+    def with_names(self, sentence: str, ids: Iterable[str]) -> str:
+        """A sentence of the library about some runs, with their names where it has their ids."""
+        for one in ids:
+            sentence = sentence.replace(one, self.name_of(one))
+        return sentence
 
     def folder(self, run_id: str) -> RunFolder:
         """The folder of a run.

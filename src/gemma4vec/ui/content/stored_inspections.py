@@ -1,6 +1,7 @@
 """The inspections below a home: listed, looked up by a key, their tables read again only when they have changed."""
 
 import contextlib
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -89,7 +90,7 @@ class StoredInspections:
         raise InputError("there is no such inspection; the page Failures lists them")
 
     def columns(self, one: StoredInspection) -> Columns:
-        """`queries.parquet` by columns.
+        """`queries.parquet` by columns; a value that is no number (NaN) is None, as one that nobody measured.
 
         Raises:
             InputError: missing or damaged.
@@ -98,12 +99,12 @@ class StoredInspections:
             stamp = (one.folder, (one.folder / QUERIES).stat().st_mtime_ns)
             with self._lock:
                 if stamp not in self._columns:
-                    self._columns[stamp] = load_columns(one.folder)
+                    self._columns[stamp] = _without_nan(load_columns(one.folder))
                 self._columns.move_to_end(stamp)
                 while len(self._columns) > _KEPT:
                     self._columns.popitem(last=False)
                 return self._columns[stamp]
-        return load_columns(one.folder)
+        return _without_nan(load_columns(one.folder))
 
     def selected(self, one: StoredInspection, wanted: Hashable, select: Callable[[], list[int]]) -> list[int]:
         """What `select` finds for filters, found once while the inspection's table and the ledger stay the same.
@@ -168,6 +169,13 @@ def language_of(columns: Columns, row: int) -> str | None:
     """A query's language as an ISO 639 code; None where nobody knows it."""
     found = columns["language"][row] if "language" in columns else None
     return found if isinstance(found, str) and found != UNDETERMINED and _LANGUAGE.fullmatch(found) else None
+
+
+def _without_nan(columns: Columns) -> Columns:
+    return {
+        name: [None if isinstance(one, float) and math.isnan(one) else one for one in values]
+        for name, values in columns.items()
+    }
 
 
 def _journal(home: Path) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from gemma4vec.errors import InputError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.comparison.comparison_count import NotComparedError
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import diff_runs
@@ -39,9 +39,10 @@ def comparison_page(window: Window, request: Request) -> Response:
     try:
         found = _read(window, ids, only_known=True)
     except NotComparedError as error:
-        values["uncompared"] = str(error)
+        values["uncompared"] = window.runs.with_names(str(error), ids)
         values["differ"] = _difference(window, ids)
         return window.page(request, "compare.html", values)
+    found.missing = [window.runs.with_names(one, ids) for one in found.missing]
     values["report"] = comparison_values(found, _CORRECTION, examples=False)
     stored = window.inspections.all()
     values["failures"] = find_failures(found, stored)
@@ -55,11 +56,19 @@ def record_comparison(window: Window, request: Request, fields: Mapping[str, Seq
 
     Raises:
         InputError: fewer than two runs, an unknown one, a folder that is gone.
+        WorkError: the ledger did not record it.
     """
     ids = _chosen(window, fields.get("run", []), fields.get("order", [""])[0])
     if len(ids) < 2:
         raise InputError("choose two runs or more, the control first; then compare")
     _read(window, ids, only_known=False)
+    try:
+        _read(window, ids, only_known=True)
+    except NotComparedError as error:  # who looks at the page would find it as before, without a reason
+        raise WorkError(
+            f"the ledger did not record the comparison, so it is not shown; check that {window.home} can be written "
+            "and that its disk is not full, then compare again"
+        ) from error
     return RedirectResponse(f"/compare?{urlencode([('run', one) for one in ids])}", 303)
 
 
