@@ -161,7 +161,8 @@ def test_a_second_one_waits_for_the_first(log_lines: list[str], place: Path, tmp
     def release() -> None:
         while not log_lines:
             time.sleep(0.01)
-        first.communicate()
+        assert first.stdin is not None
+        first.stdin.close()  # ends it
 
     waiting = threading.Thread(target=release)
     waiting.start()
