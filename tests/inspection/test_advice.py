@@ -48,7 +48,7 @@ def test_truncation_is_named_where_the_evidence_is_cut_and_where_nearly_everythi
     assert [one.what for one in cut] == ["let the model read more than 256 tokens, or split long documents"]
     assert "shares most words" in cut[0].figure
     everywhere = advise([], [kind("gold_truncated", (60, 60), (60, 60))], [], None, 32)
-    assert "100% of failures, 100% of successes" in everywhere[0].figure
+    assert "100% of all 120 queries, so no rate says what it costs" in everywhere[0].figure
     assert advise([], [kind("gold_truncated", (10, 60), (12, 60))], [], None, 256) == []
 
 

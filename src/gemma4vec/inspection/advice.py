@@ -135,6 +135,8 @@ def _of_truncation(kinds: Mapping[str, KindCount], limit: int | None) -> list[Ad
         if (one.lift.low or 0.0) > 1.0 and rate > base:
             found.append(Advice(what, figure, _share(one) * (rate - base)))
         elif name == "gold_truncated" and everywhere > MOSTLY:
+            total = one.lift.failures.n + one.lift.successes.n
+            figure = f"{one.words}: {everywhere:.0%} of all {total} queries, so no rate says what it costs"
             found.append(Advice(what, figure, _share(one) * everywhere))
     return [one for one in found if one.weight >= LEAST_SHARE][:1]
 

@@ -29,7 +29,7 @@ def test_the_folder_opens_whole(folder: Path) -> None:
 
 def test_an_unknown_setting(folder: Path) -> None:
     write_settings(folder, {"base": "tiny", "attenton": "causal"})
-    with pytest.raises(InputError, match=r"is damaged .*attenton.*export it again"):
+    with pytest.raises(InputError, match=r"gemma4vec.json is damaged .*attenton.*export the model again"):
         Embedder.load(folder)
 
 

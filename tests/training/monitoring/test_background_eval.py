@@ -161,7 +161,7 @@ def test_a_second_one_waits_for_the_first(log_lines: list[str], place: Path, tmp
     def release() -> None:
         while not log_lines:
             time.sleep(0.01)
-        first.communicate("")
+        first.communicate()
 
     waiting = threading.Thread(target=release)
     waiting.start()

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.report.content.comparison_data import RunComparison
@@ -20,6 +21,7 @@ class RunFailures:
         command: makes one, where there is none.
         note: why there is no command.
         unplaced: whether the command has DIR in place of the suite's folder, which nobody recorded.
+        beside: id of the run that it is inspected against, where the row is of the two of them.
     """
 
     run_id: str
@@ -28,15 +30,21 @@ class RunFailures:
     command: str = ""
     note: str = ""
     unplaced: bool = False
+    beside: str | None = None
 
 
 def find_failures(compared: RunComparison, stored: Iterable[StoredInspection]) -> list[RunFailures]:
-    """Each compared run on each suite of the comparison that has retrieval scores of it."""
+    """Each compared run on each suite of the comparison that has retrieval scores of it.
+
+    Of two runs, the worse one beside the better one comes first: where it loses is what a comparison asks.
+    """
     known = list(stored)
     runs = [run for group in compared.groups for run in group.runs]
     suites = [section.name for section in compared.suites if section.metric == PRIMARY]
     results = [(run, name, _result(run, name)) for name in suites for run in runs]
-    return [_failures(run, name, result, known) for run, name, result in results if result is not None]
+    alone = [_failures(run, name, result, known) for run, name, result in results if result is not None]
+    paired = [one for name in suites for one in _beside(name, results, known)] if len(runs) == 2 else []
+    return [*paired, *alone]
 
 
 def _result(run: RunData, suite: str) -> Result | None:
@@ -54,6 +62,29 @@ def _failures(run: RunData, suite: str, result: Result, stored: Sequence[StoredI
         return RunFailures(run.run_id, suite, own)
     if why := why_not(result):
         return RunFailures(run.run_id, suite, note=why)
+    return RunFailures(run.run_id, suite, **_command(run, suite, of_suite))
+
+
+def _beside(
+    suite: str, scored: Sequence[tuple[RunData, str, Result | None]], stored: Sequence[StoredInspection]
+) -> list[RunFailures]:
+    """The worse of two runs beside the better one; nothing where one of them has no scores."""
+    both = [(run, result) for run, name, result in scored if name == suite and result is not None]
+    if len(both) < 2:
+        return []
+    (better, _), (worse, result) = sorted(both, key=lambda one: -one[1].mean[PRIMARY])
+    of_suite = same_contents((result.settings.get("suite") or {}).get("fingerprint"), stored)
+    pair = {better.run_id, worse.run_id}
+    own = [one for one in of_suite if {one.about["model"]["name"], (one.about["against"] or {}).get("name")} == pair]
+    if own:
+        return [RunFailures(worse.run_id, suite, own, beside=better.run_id)]
+    if why_not(result):  # the runs' own rows say why
+        return []
+    command = _command(worse, suite, of_suite, "--against", better.run_id)
+    return [RunFailures(worse.run_id, suite, beside=better.run_id, **command)]
+
+
+def _command(run: RunData, suite: str, of_suite: Sequence[StoredInspection], *more: str) -> dict[str, Any]:
     place = suite_folder(run, suite) or next((one.about["suite"]["open"].get("spec") for one in of_suite), None)
-    words = ["gemma4vec", "inspect", run.run_id, "--suite", str(place or "DIR")]
-    return RunFailures(run.run_id, suite, command=shlex.join(words), unplaced=place is None)
+    words = ["gemma4vec", "inspect", run.run_id, "--suite", str(place or "DIR"), *more]
+    return {"command": shlex.join(words), "unplaced": place is None}
