@@ -187,8 +187,22 @@ def test_a_lost_cache_is_computed_again_and_another_model_refused(tmp_path: Path
         path.unlink()
     with pytest.raises(InputError, match="another model"):
         confirm_again(found.slices[0].id, tmp_path / "out", model=PlantedModel("other"))
+    with open_ledger(home()) as ledger:
+        assert ledger.rows("SELECT 1 FROM records WHERE kind = 'exposure'") == []  # so no later slice pays for it
     model = PlantedModel()
     assert confirm_again(found.slices[0].id, tmp_path / "out", model=model).verdict == "confirmed" and model.encoded > 0
+
+
+def test_a_slice_that_can_show_no_gap_stays_sealed(tmp_path: Path) -> None:
+    few = planted_suite(10)
+    run(tmp_path / "out", few)
+    halves = pq.read_table(tmp_path / "out" / "queries.parquet").to_pydict()
+    inside = sum(half == "sealed" and digits for half, digits in zip(halves["half"], halves["digits"], strict=True))
+    assert inside == 1
+    with pytest.raises(InputError, match=r"has 1 of 5 sealed queries, which show no gap.*nothing was opened"):
+        confirm_again("digits is yes", tmp_path / "out", few)
+    with open_ledger(home()) as ledger:
+        assert ledger.rows("SELECT 1 FROM records WHERE kind = 'exposure'") == []
 
 
 def test_an_unknown_slice(tmp_path: Path) -> None:

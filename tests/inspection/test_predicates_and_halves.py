@@ -33,7 +33,10 @@ def test_a_rule_fits_and_reads_back(rule: str, expected: list[int]) -> None:
     ).tolist()
 
 
-@pytest.mark.parametrize("rule", ["", "overlap", "size <= 3", "overlap is yes", "digits > 1", "overlap <= many"])
+ODD = ("overlap <= nan", "overlap > -inf", "digits is maybe")
+
+
+@pytest.mark.parametrize("rule", ["", "overlap", "size <= 3", "overlap is yes", "digits > 1", "overlap <= many", *ODD])
 def test_what_is_no_rule_is_refused(rule: str) -> None:
     with pytest.raises(InputError, match="the slice"):
         parse_predicate(rule)

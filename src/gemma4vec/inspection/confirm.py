@@ -25,6 +25,7 @@ from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.statistics.slices.gap import SliceGap, slice_gap
 
 ALPHA = 0.05
+LEAST = 2  # sealed queries inside and outside
 CONFIRMED, REFUTED = "confirmed", "refuted"
 OpenModel = Callable[[Mapping[str, Any]], Subject]
 OpenSuite = Callable[[Mapping[str, Any]], RetrievalSuite]
@@ -104,8 +105,8 @@ def confirm(
         open_model, open_suite: open again what inspection.json names.
 
     Raises:
-        InputError: an unknown slice or one that is spent; a suite or model that is another one now; no sealed queries
-            in the slice; another process at work in the folder.
+        InputError: an unknown slice or one that is spent; a suite or model that is another one now; too few sealed
+            queries in the slice or outside; another process at work in the folder.
         WorkError: the ledger cannot record it; nothing was opened then.
     """
     with held(folder):
@@ -126,15 +127,16 @@ def confirm(
         columns = with_topics(load_columns(folder), predicate, suite.queries)
         sealed_N = np.array([half == SEALED for half in columns["half"]])
         inside_N = predicate.mask(columns) & sealed_N
-        if not inside_N.any() or inside_N.sum() == sealed_N.sum():
-            raise InputError(f"the slice '{rule}' has {int(inside_N.sum())} of {int(sealed_N.sum())} sealed queries")
+        refuse_too_small(rule, int(inside_N.sum()), int(sealed_N.sum()))
         metric = about["metric"]
         of_slice = {"suite": suite.name, "suite_fingerprint": contents, "slice": key, "rule": rule, "view": view}
         of_slice |= {"metric": f"{metric} in {rule}", "a": models[0]["name"], "fingerprint_a": fingerprints[0]}
         of_slice |= {"b": models[-1]["name"] if view == "paired" else "the other queries"}
         of_slice |= {"fingerprint_b": fingerprints[-1] if view == "paired" else f"{fingerprints[0]} elsewhere"}
+        sides = ("model", "against") if view == "paired" else ("model",)
+        subjects = {side: _open_again(about, side, open_model) for side in sides}  # a model may be gone or another
         opened = record_opening(key, of_slice)
-        values_N = _values(about, suite, metric, view, open_model)
+        values_N = _values(about, suite, metric, subjects)
         found = slice_gap(values_N[sealed_N], inside_N[sealed_N], permutations=permutations, seed=seed)
         p_family = min(1.0, opened * found.p)
         word = CONFIRMED if found.gap < 0.0 and p_family <= ALPHA else REFUTED
@@ -145,6 +147,19 @@ def confirm(
     return Confirmation(
         key, rule, view, models[0]["name"], against, suite.name, metric, word, found, gap, opened, p_family
     )
+
+
+def refuse_too_small(rule: str, inside: int, sealed: int) -> None:
+    """Refuse a slice before it is opened, if the sealed half can show no gap of it: two queries have a spread, one not.
+
+    Raises:
+        InputError: it has fewer than two sealed queries inside or outside.
+    """
+    if min(inside, sealed - inside) < LEAST:
+        raise InputError(
+            f"the slice '{rule}' has {inside} of {sealed} sealed queries, which show no gap, since two or more are "
+            "needed inside and outside: nothing was opened; use another rule or a larger suite"
+        )
 
 
 def rule_of(name: str, known: Mapping[str, Any] | None, about: Mapping[str, Any]) -> tuple[str, View]:
@@ -160,23 +175,29 @@ def rule_of(name: str, known: Mapping[str, Any] | None, about: Mapping[str, Any]
     return str(parse_predicate(name)), "paired" if about["against"] is not None else "absolute"
 
 
-def _values(
-    about: Mapping[str, Any], suite: RetrievalSuite, metric: str, view: View, open_model: OpenModel
-) -> np.ndarray:
-    """Values of every query, float64[N]: stored with the inspection, or computed again."""
-    own_N = _of_model(about, "model", suite, metric, open_model)
-    return own_N - _of_model(about, "against", suite, metric, open_model) if view == "paired" else own_N
-
-
-def _of_model(
-    about: Mapping[str, Any], side: str, suite: RetrievalSuite, metric: str, open_model: OpenModel
-) -> np.ndarray:
-    stored = known_step(about["steps"][side], "reading")
-    if stored is not None:
-        values_N: np.ndarray = stored["scores"][stored["metrics"].tolist().index(metric)]
-        return values_N
+def _open_again(about: Mapping[str, Any], side: str, open_model: OpenModel) -> Subject | None:
+    """The model of a side, if its values must be computed again; None if they are stored."""
+    if known_step(about["steps"][side], "reading") is not None:
+        return None
     subject = open_model(about[side]["open"])
     if subject.model.fingerprint != about[side]["fingerprint"]:
         raise InputError(f"{subject.model.name} is another model than the one that was inspected; inspect again")
+    return subject
+
+
+def _values(
+    about: Mapping[str, Any], suite: RetrievalSuite, metric: str, subjects: Mapping[str, Subject | None]
+) -> np.ndarray:
+    """Values of every query, float64[N], minus those of the other side where there is one."""
+    own_N, *others = [_of_model(about["steps"][side], suite, metric, one) for side, one in subjects.items()]
+    return own_N - others[0] if others else own_N
+
+
+def _of_model(key: str, suite: RetrievalSuite, metric: str, subject: Subject | None) -> np.ndarray:
+    stored = known_step(key, "reading")
+    if stored is not None:
+        values_N: np.ndarray = stored["scores"][stored["metrics"].tolist().index(metric)]
+        return values_N
+    assert subject is not None
     steps = Steps(subject.model.fingerprint, subject.model.describe(), suite.fingerprint)
     return read_model(subject.model, suite, steps, run=subject.run).values(metric)

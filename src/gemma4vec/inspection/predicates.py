@@ -110,11 +110,16 @@ def _condition(text: str, name: str, relation: str, value: str) -> Condition:
         needed = "<= or >" if ATTRIBUTES[name].kind == "number" else "is"
         raise InputError(f"the slice '{text}': {name} needs {needed}")
     if relation == "is":
+        if ATTRIBUTES[name].kind == "flag" and value not in (YES, NO):
+            raise InputError(f"the slice '{text}': {name} is {YES} or {NO}")
         return Condition(name, "is", value)
     try:
-        return Condition(name, "<=" if relation == "<=" else ">", float(value))
+        number = float(value)
     except ValueError as error:
         raise InputError(f"the slice '{text}': {value} is not a number") from error
+    if not math.isfinite(number):
+        raise InputError(f"the slice '{text}': {value} is not a finite number")
+    return Condition(name, "<=" if relation == "<=" else ">", number)
 
 
 def candidate_slices(

@@ -160,6 +160,8 @@ def test_bad_input_is_one_line(place: Path) -> None:
         write(place, known, suite=planted_suite(seed=9))
     with pytest.raises(InputError, match="asks where a model cuts texts"):
         write(place, known, "gold_truncated is yes", effect=0.1)
+    with pytest.raises(InputError, match="no query of planted is in the slice 'query_words > 99'"):
+        write(place, known, "query_words > 99", effect=0.1)
     assert not (place / "out").exists()
     write(place, known)
     with pytest.raises(InputError, match="has files already, which recipes may name"):

@@ -86,6 +86,8 @@ def write_remedies(
     counter = token_counter(open_model(about["model"]["open"]).model) if needs_model(predicate) else None
     wanted = [*(source for source in recipe.stages[number].data if not source.plain or source.own_positives), *sources]
     matched = _match(wanted, predicate, suite, counter)
+    if not predicate.mask(columns).any():
+        raise InputError(f"no query of {suite.name} is in the slice '{rule}', so no remedy can be verified on it")
     setting = Setting(
         predicate,
         recipe,
@@ -101,9 +103,10 @@ def write_remedies(
     claim = _claim(about, suite, rule, _effect(effect, known), margin)
     shows = _forecast(columns, about, predicate, count_openings(contents) + 1)
     if shows > claim.smallest_effect:
+        gains = f"it shows gains from {shows:.3f}" if math.isfinite(shows) else "it shows no gain at all"
         notes.append(
             f"the claim of {claim.smallest_effect:g} may be too small for the sealed half: were the new model as far "
-            f"from the old one as from {(about['against'] or about['model'])['name']}, it shows gains from {shows:.3f}"
+            f"from the old one as from {(about['against'] or about['model'])['name']}, {gains}"
         )
     with atomic_folder(out) as made:
         offers = [write(setting, made) for write in REMEDIES.values()]
