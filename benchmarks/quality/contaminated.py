@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.shared.commands import Done, Found, command
+from benchmarks.shared.commands import Done, Found, command, small_recipe
 from benchmarks.shared.record import RESULTS, as_program, say, write_result
 from gemma4vec.data.quality.contamination import ContaminationIndex, Hit
 from gemma4vec.data.rows.rows import Row, read_rows, write_rows
@@ -139,34 +139,8 @@ def suite_folder(arguments: argparse.Namespace) -> Path:
 def train_one(arm: str, arguments: argparse.Namespace) -> Found:
     """A run of one arm; one that was stopped goes on (`--job`)."""
     recipe = arguments.out / f"{arm}.json"  # JSON is YAML
-    write_json(
-        recipe,
-        {
-            "name": arm,
-            "seed": arguments.seed,
-            "model": {
-                "base": arguments.base,
-                "layers": arguments.layers,
-                "attention": "causal",
-                "readout": {"name": "last_token"},
-                "prompts": "retrieval",
-                "max_tokens": 48,
-                "dtype": "fp32",
-                "lora": {"rank": 16, "alpha": 32},
-            },
-            "stages": [
-                {
-                    "data": [{"name": arm, "path": str(rows_file(arm, arguments))}],
-                    "task": {"temperature": 0.05, "hard_negatives": 0},
-                    "batch": {"rows": arguments.rows, "query_tokens": 32, "document_tokens": 48},
-                    "layout": {"row_tokens": 128, "tokens_per_forward": 2048, "compile": False},
-                    "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 4, "schedule": "linear"},
-                    "budget": {"steps": arguments.steps},
-                    "evaluation": {"every_steps": None},
-                }
-            ],
-        },
-    )
+    data = [{"name": arm, "path": str(rows_file(arm, arguments))}]
+    write_json(recipe, {**small_recipe(arm, data, arguments, max_tokens=48), "seed": arguments.seed})
     return command("train", str(recipe), "--job", arm)
 
 

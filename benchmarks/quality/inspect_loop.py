@@ -23,7 +23,7 @@ import argparse
 import os
 from pathlib import Path
 
-from benchmarks.shared.commands import Done, Found, ask, command
+from benchmarks.shared.commands import Done, Found, ask, command, small_recipe
 from benchmarks.shared.record import RESULTS, as_program, say, write_result
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
@@ -89,30 +89,7 @@ def recipe_of(arguments: argparse.Namespace) -> Found:
         {"name": name, "path": str(rows_file(arguments.data, name)), "max_rows": arguments.max_rows}
         for name in arguments.train
     ]
-    return {
-        "name": "loop",
-        "model": {
-            "base": arguments.base,
-            "layers": arguments.layers,
-            "attention": "causal",
-            "readout": {"name": "last_token"},
-            "prompts": "retrieval",
-            "max_tokens": 96,
-            "dtype": "fp32",
-            "lora": {"rank": 16, "alpha": 32},
-        },
-        "stages": [
-            {
-                "data": data,
-                "task": {"temperature": 0.05, "hard_negatives": 0},
-                "batch": {"rows": arguments.rows, "query_tokens": 32, "document_tokens": 48},
-                "layout": {"row_tokens": 128, "tokens_per_forward": 2048, "compile": False},
-                "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 4, "schedule": "linear"},
-                "budget": {"steps": arguments.steps},
-                "evaluation": {"every_steps": None},
-            }
-        ],
-    }
+    return small_recipe("loop", data, arguments, max_tokens=96)
 
 
 def rows_file(data: Path, name: str) -> Path:

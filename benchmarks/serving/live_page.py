@@ -14,7 +14,6 @@ while it is closed, as a share of the whole machine: it says something on a busy
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,11 +24,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.serving.map_frames import cookie_of
 from benchmarks.serving.window import window
+from benchmarks.shared.browser import find_browser, open_browser
 from benchmarks.shared.record import RESULTS, as_program, say, shown, summary, write_result
 from benchmarks.speed.training_start import write_recipe
-from gemma4vec.errors import InputError, WorkError
+from gemma4vec.errors import WorkError
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 
 PROMISED = 0.01  # of a training's speed
@@ -44,13 +43,7 @@ POLL_SECONDS, PATIENCE_SECONDS = 0.05, 300.0
 
 def main() -> int:
     arguments = parse_arguments()
-    chromium = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
-    if chromium is None:
-        raise InputError("needs chromium: apt-get install chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        raise InputError('needs Playwright: pip install "gemma4vec[uitest]"') from error
+    find_browser()  # what is missing is said at once
     with tempfile.TemporaryDirectory(prefix="gemma4vec-live-") as folder:
         home = Path(folder) / "runs"
         home.mkdir()
@@ -58,10 +51,7 @@ def main() -> int:
         with (Path(folder) / "log").open("wb") as log:
             training = subprocess.Popen([sys.executable, "-m", "gemma4vec", *words], stdout=log, stderr=log)
         try:
-            with window(home) as (opener, base, _, server), sync_playwright() as started:
-                browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-                context = browser.new_context(viewport={"width": 1280, "height": 900})
-                context.add_cookies([cookie_of(opener, base)])
+            with window(home) as (opener, base, _, server), open_browser(opener, base) as (_, context):
                 page = context.new_page()
                 run = wait_for_run(home, training)
                 steps = wait_for_steps(run, WARM_STEPS, training)
@@ -77,7 +67,6 @@ def main() -> int:
                     speeds.append((last["tokens"] - first["tokens"]) / (last["time"] - first["time"]))
                     kind = "open" if interval % 2 else "closed"
                     say(f"{kind}: {speeds[-1]:.1f} tokens/s, window and browser {taken[-1]:.2%} of the machine")
-                browser.close()
         finally:
             training.kill()
             training.wait()
@@ -114,7 +103,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def wait_for_run(home: Path, training: subprocess.Popen[bytes]) -> RunFolder:
-    """The run's folder, once it is there."""
+    """Return the run's folder as soon as it exists."""
     while not (runs := list_runs(home)):
         check_alive(training)
         time.sleep(POLL_SECONDS)
@@ -122,7 +111,7 @@ def wait_for_run(home: Path, training: subprocess.Popen[bytes]) -> RunFolder:
 
 
 def wait_for_steps(run: RunFolder, count: int, training: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
-    """All step events, once there are so many."""
+    """Return all step events as soon as there are `count`."""
     began = time.perf_counter()
     while len(found := run.events("step")) < count:
         check_alive(training)

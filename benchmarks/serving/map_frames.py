@@ -20,7 +20,6 @@ import shutil
 import statistics
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.serving.window import window
+from benchmarks.shared.browser import find_browser, open_browser
 from benchmarks.shared.record import RESULTS, as_program, say, write_result
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
-from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
@@ -76,23 +75,14 @@ ARRIVED = (
 
 def main() -> int:
     arguments = parse_arguments()
-    chromium = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
-    if chromium is None:
-        raise InputError("needs chromium: apt-get install chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        raise InputError('needs Playwright: pip install "gemma4vec[uitest]"') from error
+    find_browser()  # what is missing is said at once
     with tempfile.TemporaryDirectory(prefix="gemma4vec-frames-") as folder:
         home = Path(folder) / "runs"
         say(f"making a map of {arguments.points:,} points and a list of {arguments.queries:,} queries")
         make_home(home, arguments.points, arguments.queries)
-        with window(home) as (opener, base, _, _), sync_playwright() as started:
-            browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            context = browser.new_context(viewport={"width": 1280, "height": 900})
+        with window(home) as (opener, base, _, _), open_browser(opener, base) as (browser, context):
             context.set_default_timeout(PATIENCE_MS)
             context.add_init_script(f"({WATCH})()")
-            context.add_cookies([cookie_of(opener, base)])
             keys = {
                 one["folder"].split("/")[-2]: one["key"] for one in context.request.get(f"{base}/api/inspect").json()
             }
@@ -100,7 +90,6 @@ def main() -> int:
             measured = measure_map(page, f"{base}/inspect/{keys['map']}/map", arguments.seconds)
             measured |= measure_list(page, f"{base}/inspect/{keys['long']}?order=id", arguments.seconds)
             measured["browser"] = browser.version
-            browser.close()
     measured |= {"points": arguments.points, "queries": arguments.queries, "load_average": os.getloadavg()[0]}
     for name, words in SHOWN.items():
         print(f"{words:34} {describe(measured[name])}")
@@ -169,14 +158,6 @@ def made_up_points(count: int) -> MapPoints:
     columns = {"row": row, "kind": kind, "cluster": np.full(count, 255), "failed": np.zeros(count)}
     about = {"method": "made up", "kept_neighbors": 0.1, "neighbors": 10}
     return MapPoints(places.astype(np.float32), columns, about, 0)
-
-
-def cookie_of(opener: urllib.request.OpenerDirector, base: str) -> dict[str, str]:
-    """The cookie that the window has given, for the browser."""
-    handlers: list[Any] = opener.handlers  # type: ignore[attr-defined]
-    jar = next(one.cookiejar for one in handlers if isinstance(one, urllib.request.HTTPCookieProcessor))
-    found = next(iter(jar))
-    return {"name": found.name, "value": str(found.value), "url": base}
 
 
 def measure_map(page: Any, address: str, seconds: float) -> dict[str, Any]:

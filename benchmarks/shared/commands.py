@@ -1,5 +1,6 @@
 """Commands of gemma4vec as a person would type them, in this process, and steps that are done once."""
 
+import argparse
 import io
 import json
 import sys
@@ -42,6 +43,37 @@ class Done:
             self.steps[name] = json.loads(json.dumps(found))
             write_json(self.file, {"settings": self.settings, "steps": self.steps})
         return self.steps[name]
+
+
+def small_recipe(name: str, data: list[Found], arguments: argparse.Namespace, max_tokens: int) -> Found:
+    """A recipe for a busy machine: the first layers of a small base, short texts, a budget in steps.
+
+    Of `arguments` it takes `base`, `layers`, `rows` (of a batch) and `steps`.
+    """
+    return {
+        "name": name,
+        "model": {
+            "base": arguments.base,
+            "layers": arguments.layers,
+            "attention": "causal",
+            "readout": {"name": "last_token"},
+            "prompts": "retrieval",
+            "max_tokens": max_tokens,
+            "dtype": "fp32",
+            "lora": {"rank": 16, "alpha": 32},
+        },
+        "stages": [
+            {
+                "data": data,
+                "task": {"temperature": 0.05, "hard_negatives": 0},
+                "batch": {"rows": arguments.rows, "query_tokens": 32, "document_tokens": 48},
+                "layout": {"row_tokens": 128, "tokens_per_forward": 2048, "compile": False},
+                "optimizer": {"learning_rate": 1.0e-3, "warmup_steps": 4, "schedule": "linear"},
+                "budget": {"steps": arguments.steps},
+                "evaluation": {"every_steps": None},
+            }
+        ],
+    }
 
 
 def command(*words: str) -> Found:

@@ -127,7 +127,7 @@ def confirm(
         columns = with_topics(load_columns(folder), predicate, suite.queries)
         sealed_N = np.array([half == SEALED for half in columns["half"]])
         inside_N = predicate.mask(columns) & sealed_N
-        refuse_too_small(rule, int(inside_N.sum()), int(sealed_N.sum()))
+        _refuse_too_small(rule, int(inside_N.sum()), int(sealed_N.sum()))
         metric = about["metric"]
         of_slice = {"suite": suite.name, "suite_fingerprint": contents, "slice": key, "rule": rule, "view": view}
         of_slice |= {"metric": f"{metric} in {rule}", "a": models[0]["name"], "fingerprint_a": fingerprints[0]}
@@ -149,7 +149,7 @@ def confirm(
     )
 
 
-def refuse_too_small(rule: str, inside: int, sealed: int) -> None:
+def _refuse_too_small(rule: str, inside: int, sealed: int) -> None:
     """Refuse a slice before it is opened, if the sealed half can show no gap of it: two queries have a spread, one not.
 
     Raises:

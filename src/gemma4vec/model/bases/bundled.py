@@ -72,6 +72,12 @@ BUNDLED: dict[str, BundledBase] = {
 }
 
 
+def bundled_base(name: str) -> BundledBase | None:
+    """The base that a recipe calls `bundled:NAME`; None for another name."""
+    name = name.strip()
+    return BUNDLED.get(name.removeprefix("bundled:")) if name.startswith("bundled:") else None
+
+
 @dataclass(frozen=True)
 class BundledState:
     """State of one bundled base, for `gemma4vec doctor`."""

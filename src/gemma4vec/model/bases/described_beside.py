@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from gemma4vec.machine.describe import usable_cores
 from gemma4vec.machine.memory import paused_collections
-from gemma4vec.model.bases.bundled import BUNDLED, description, is_described
+from gemma4vec.model.bases.bundled import BUNDLED, bundled_base, description, is_described
 
 
 @contextmanager
 def described_beside(base: str) -> Iterator[None]:
     """While this is open, a child describes `base` if it is a bundled one that the cache lacks."""
-    bundled = BUNDLED.get(base.strip().removeprefix("bundled:")) if base.strip().startswith("bundled:") else None
+    bundled = bundled_base(base)
     if bundled is None or usable_cores() < 2 or is_described(bundled):
         yield
         return

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gemma4vec.errors import InputError
 from gemma4vec.model.adapters.full_finetune import train_base
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
+from gemma4vec.model.bases.bundled import bundled_base
 from gemma4vec.model.encoder.check_config import check_recipe, check_vocabulary, read_config
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.encoder.projection_head import Head
@@ -100,7 +101,7 @@ def load_recipe_tokenizer(model: Model, path: str | Path, *, ids_alone: bool = F
         path,
         append_eos="eos" in readout_class.needs,
         unpooled_prompts=unpooled_prompts,
-        ids_alone=ids_alone and model.base.startswith("bundled:"),
+        ids_alone=ids_alone and bundled_base(model.base) is not None,
     )
 
 

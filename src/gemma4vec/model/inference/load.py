@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from gemma4vec.errors import InputError
@@ -72,7 +71,7 @@ def _model_of_run(run: Path) -> Path:
 def _open_saved(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
     try:
         return _load_saved(path, device, dtype, max_tokens)
-    except (ValidationError, OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the model in {path} is damaged ({reason}); export it again from its run") from error
 

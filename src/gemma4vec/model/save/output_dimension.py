@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from gemma4vec.errors import InputError
 from gemma4vec.model.bases.sentence_transformers_folder import read_modules
 from gemma4vec.model.encoder.check_config import read_config
@@ -34,7 +32,7 @@ def folder_dimension(folder: Path) -> int | None:
             return recipe_dimension(model_of(read_settings(folder)), read_config(folder))
         if (folder / "modules.json").is_file():
             return _of_modules(folder)
-    except (InputError, ValidationError, OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return None  # damaged; opening the model reports it
     width = read_config(folder).get("state_width")  # a base: the mean of its states
     return None if width is None else int(width)

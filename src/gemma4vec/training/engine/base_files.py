@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemma4vec.machine.hub import fetch_description, is_hub_id
-from gemma4vec.model.bases.bundled import BUNDLED, cached_folder, description, is_cached
+from gemma4vec.model.bases.bundled import bundled_base, cached_folder, description, is_cached
 from gemma4vec.model.bases.resolve import check_model_folder, resolve_base
 
 
@@ -36,7 +36,7 @@ def base_files(name: str, key: str = "model.base") -> Iterator[BaseFiles]:
         InputError: as `model.bases.resolve.resolve_base`.
     """
     name = name.strip()
-    bundled = BUNDLED.get(name.removeprefix("bundled:")) if name.startswith("bundled:") else None
+    bundled = bundled_base(name)
     if bundled is not None and not is_cached(bundled):
         with description(bundled) as folder:
             state = f"installed, not unpacked: a run unpacks it into {cached_folder(bundled)} (once, about 10 seconds)"
