@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from gemma4vec.training.processes.stop_signals import end_at_signals
 
 # Commands that end with 75 after SIGTERM or SIGUSR1, and go on when they are started again.
-STOPPABLE = ("train", "encode", "pipeline")
+STOPPABLE = ("train", "encode", "pipeline", "matrix")
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

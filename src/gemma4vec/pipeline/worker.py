@@ -5,10 +5,15 @@ other jobs. The server computes nothing and uses no GPU, so forking it is safe. 
 JSON object a line, and answers with one line when the child starts and one when it ends. When the input closes because
 its client was killed, child and server exit at once, so that no training continues unnoticed.
 
+Ctrl-C, SIGTERM and SIGUSR1 stop a job by its client, which passes them on: a training then ends as one of `train` does
+(`training.processes.stop_signals`). The server itself answers none of them, so that a scheduler may send them to every
+process of a job, and a child none before it is ready for them.
+
 `multiprocessing`'s forkserver with `set_forkserver_preload` cannot replace it. Its children outlive a killed parent,
 they share the terminal's session, so that Ctrl-C reaches them twice, and errors of preloaded imports are ignored.
 """
 
+import contextlib
 import gc
 import json
 import logging
@@ -27,7 +32,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from gemma4vec.errors import Gemma4VecError, Interrupted
 from gemma4vec.machine.terminal import show_on
+from gemma4vec.training.processes.stop_signals import SIGNALS, StopSignals, end_at_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
-_PATIENCE_SECONDS = 120.0  # for an interrupted child to save its last step
+_PATIENCE_SECONDS = 120.0  # for a child that Ctrl-C has interrupted to save its last step
+_PASSED_ON = (signal.SIGINT, *SIGNALS)
 
 
 class Job(Protocol):
@@ -45,10 +53,16 @@ class Job(Protocol):
 
 
 class Worker:
-    """The client: `start` a job, then `poll` until it returns an exit code."""
+    """The client: `start` a job, then `wait` for its exit code.
 
-    def __init__(self, log: Path):
+    Args:
+        log: a file for what the server says.
+        signals: those that are caught here; `wait` passes them on to the job. None: none are caught.
+    """
+
+    def __init__(self, log: Path, signals: StopSignals | None = None):
         self.log = log
+        self._signals = signals or StopSignals()
         self._server: subprocess.Popen[bytes] | None = None
         self._child: int | None = None
 
@@ -78,27 +92,41 @@ class Worker:
             return None
         return None if answer is None else int(answer["code"])
 
-    def interrupt(self) -> None:
-        """Send SIGINT to the job and wait until it has saved its last step."""
-        if self._child is not None:
-            os.kill(self._child, signal.SIGINT)
-            self.poll(_PATIENCE_SECONDS)
-
     def wait(self, look: Callable[[], None] = lambda: None) -> int:
         """Wait for the job and return its exit code; call `look` about once a second.
 
+        After a signal that stops, a training finishes its step and saves it, however long that takes; Ctrl-C ends it in
+        the middle of a step.
+
         Raises:
-            KeyboardInterrupt: Ctrl-C or a signal that stops, here or in the job, after the job has saved its last step.
+            Interrupted: a signal that stops came, here or to the job, and the job has ended.
+            KeyboardInterrupt: Ctrl-C, here or in the job, and the job has ended.
         """
+        passed_on = False
         try:
-            while (code := self.poll(1.0)) is None:
-                look()
+            with self._signals.noted_only():
+                while (code := self.poll(1.0)) is None:
+                    look()
+                    if self._signals.name is not None and not passed_on:
+                        if self._child is None:  # it has not begun, and ends with the server
+                            break
+                        self._send(signal.Signals[self._signals.name])
+                        passed_on = True
         except KeyboardInterrupt:
-            self.interrupt()
+            if self._child is not None:
+                self._send(signal.SIGINT)
+                self.poll(_PATIENCE_SECONDS)
             raise
+        if code is None or code == Interrupted.exit_code or self._signals.name is not None:
+            raise self._signals.interruption()
         if code == INTERRUPTED_CODE:
             raise KeyboardInterrupt
         return code
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(self._child, number)
 
     def close(self) -> None:
         """Stop the server and any running job."""
@@ -122,7 +150,7 @@ class Worker:
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                    start_new_session=True,  # Ctrl-C reaches the client alone, which passes it on once
+                    start_new_session=True,  # a terminal's Ctrl-C reaches the client alone, which passes it on once
                 )
         return self._server
 
@@ -156,7 +184,7 @@ def serve() -> None:
     """Run the server; see the module's docstring."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # output of libraries must not mix with answers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # a child gets them when it has its handlers
     import peft  # noqa: F401  # import once what every job needs
     import sentence_transformers  # noqa: F401
 
@@ -210,6 +238,7 @@ def _fork(work: Callable[[], None], log: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_signals()  # a training has its own handlers while it runs; all else simply starts again
         threading.Thread(target=_exit_with_client, daemon=True).start()
         with show_on(_plain_console):
             code = _run(work)
@@ -221,14 +250,13 @@ def _fork(work: Callable[[], None], log: Path) -> int:
 
 def _run(work: Callable[[], None]) -> int:
     """Run `work`; return its exit code and log the reason of a failure in one line."""
-    from gemma4vec.errors import Gemma4VecError
-
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         work()
         return 0
     except KeyboardInterrupt as error:
         logger.error(f"interrupted: {error}")
-        return INTERRUPTED_CODE
+        return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED_CODE
     except Gemma4VecError as error:
         if error.exit_code != STOPPED_CODE:
             logger.error(f"error: {_one_line(error)}")

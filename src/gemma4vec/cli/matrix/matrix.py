@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.errors import WorkError
+from gemma4vec.errors import Interrupted, WorkError
 
 if TYPE_CHECKING:
     from gemma4vec.pipeline.matrix.plan import Plan
@@ -66,6 +66,8 @@ def matrix_command(
     try:
         with Screen() as screen:
             results = run_matrix(plan, folder, screen, retry=retry, table_only=table_only)
+    except Interrupted:
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command continues") from None
     emit(as_json, results, _tables)

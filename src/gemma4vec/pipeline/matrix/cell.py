@@ -27,6 +27,7 @@ from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
 from gemma4vec.training.prepare_run import prepare_run, reopen_run
+from gemma4vec.training.processes.stop_signals import StopSignals
 from gemma4vec.training.run import Trainer, recipe_of, record_outcome
 from gemma4vec.training.stage import Evaluate
 from gemma4vec.training.tasks.make_task import data_seed
@@ -73,19 +74,21 @@ def run_cell(spec: CellSpec) -> None:
 
     Raises:
         StoppedError: the stop rule ended it; recorded as an event. InputError, WorkError: as training and evaluation.
+        Interrupted: SIGTERM or SIGUSR1; the run goes on from its last checkpoint.
     """
     run = RunFolder.open(Path(spec.run))
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
-    with record_outcome(run):
-        _steps(spec, run)
+    signals = StopSignals("the matrix's command")
+    with signals.caught(), record_outcome(run):
+        _steps(spec, run, signals)
 
 
-def _steps(spec: CellSpec, run: RunFolder) -> None:
+def _steps(spec: CellSpec, run: RunFolder, signals: StopSignals) -> None:
     recipe = recipe_of(run)
     trainer: Trainer | None = None
     if not _is_trained(run, recipe):
-        trainer = _train(spec, run, recipe)
+        trainer = _train(spec, run, recipe, signals)
     if _has_missing_results(run, spec.dev) or (_has_missing_results(run, spec.final) and not spec.save):
         trainer = trainer or _reopen_trainer(run, recipe)
         _evaluate_all(spec, run, trainer.embedder(TRAINED), spec.dev if spec.save else [*spec.dev, *spec.final])
@@ -98,8 +101,8 @@ def _steps(spec: CellSpec, run: RunFolder) -> None:
         _evaluate_all(spec, run, Embedder.load(run.path), spec.final)
 
 
-def _train(spec: CellSpec, run: RunFolder, recipe: Recipe) -> Trainer:
-    trainer = Trainer(prepare_run(run, recipe, stop_rules=False))  # `_make_stop_check` is the matrix's own
+def _train(spec: CellSpec, run: RunFolder, recipe: Recipe, signals: StopSignals) -> Trainer:
+    trainer = Trainer(prepare_run(run, recipe, stop_rules=False), signals)  # `_make_stop_check` is the matrix's own
     for number, stage in enumerate(recipe.stages):
         _record_cost(trainer, number)
         trainer.train(number, _make_stop_check(spec, run, trainer, stage.evaluation.at_shares))

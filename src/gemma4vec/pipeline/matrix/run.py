@@ -26,6 +26,7 @@ from gemma4vec.pipeline.matrix.write import write_results
 from gemma4vec.pipeline.plan_folder import lock_folder
 from gemma4vec.pipeline.suites import explain_held_out
 from gemma4vec.pipeline.worker import STOPPED_CODE, Worker, explain_code
+from gemma4vec.training.processes.stop_signals import StopSignals
 from gemma4vec.training.run import start_run
 
 logger = logging.getLogger(__name__)
@@ -84,9 +85,11 @@ def run_matrix(
 
     Raises:
         InputError: `out` belongs to another matrix or is in use; a suite is malformed.
+        Interrupted: SIGTERM or SIGUSR1; a training has finished its step and saved it.
+        KeyboardInterrupt: Ctrl-C; a training has saved its last whole step.
     """
-    folder = MatrixFolder(out.resolve())
-    with lock_folder(folder.path, "matrix"):
+    folder, signals = MatrixFolder(out.resolve()), StopSignals("the same command")
+    with lock_folder(folder.path, "matrix"), signals.caught():
         new = folder.store_matrix(plan.matrix, dump_variants(plan))
         if new:
             logger.info(f"new variants: {', '.join(new)}")
@@ -95,7 +98,7 @@ def run_matrix(
             for key in [key for key, record in records.items() if record.status == "failed"]:
                 _reset_failed(folder, records, key)
         dev, final = freeze_suites(plan, folder)
-        worker = Worker(folder.path / "logs" / "worker.log")
+        worker = Worker(folder.path / "logs" / "worker.log", signals)
         reasons = explain_held_out(f"matrix {plan.matrix.name}", plan.matrix.final, final)
         matrix_run = _MatrixRun(plan, folder, records, display, dev, final, worker, reasons)
         try:

@@ -76,16 +76,17 @@ def run_plan(outline: Outline, out: Path, *, command: str, execute: Execute | No
     Raises:
         InputError: `out` belongs to another plan or is in use; a recipe, its data or a suite cannot be used.
         WorkError: a job failed; all that is finished is kept.
-        KeyboardInterrupt: Ctrl-C, or a signal that stops (`errors.Interrupted`), after the job has saved its last step.
+        Interrupted: SIGTERM or SIGUSR1; a training has finished its step and saved it.
+        KeyboardInterrupt: Ctrl-C; a training has saved its last whole step.
     """
-    folder, plan = PlanFolder(out.resolve()), outline.plan
-    with lock_folder(folder.path, "plan"), StopSignals(command).caught():
+    folder, plan, signals = PlanFolder(out.resolve()), outline.plan, StopSignals(command)
+    with lock_folder(folder.path, "plan"), signals.caught():
         folder.store(outline)
         records = folder.records()
         check_jobs(outline, records)
         dev, final = freeze_samples(folder.path, plan.suites.dev, plan.suites.final, _no_source)
         reasons = explain_held_out(f"plan {plan.name}", plan.suites.final, final)
-        worker = Worker(folder.path / "logs" / "worker.log")
+        worker = Worker(folder.path / "logs" / "worker.log", signals)
         references = _references(outline, folder, [*dev, *final], reasons)
         run = _PlanRun(outline, folder, records, execute or _in_worker(worker), dev, final, reasons, references)
         try:

@@ -96,6 +96,11 @@ class StopSignals:
         tell_torchrun()
         return Interrupted(f"stopped by {self.name} {where}", agreed=True)
 
+    def interruption(self) -> Interrupted:
+        """What ends this process when a signal has stopped the work that it waited for, here or there."""
+        self.name = self.name or "a signal to another process"
+        return Interrupted(f"stopped by {self.name}{self._hint}")
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None:
             return
@@ -103,7 +108,7 @@ class StopSignals:
         if number == signal.SIGUSR1:
             tell_torchrun()
         if not self._noted_only:
-            raise Interrupted(f"stopped by {self.name}{self._hint}")
+            raise self.interruption()
 
 
 def end_at_signals() -> None:
