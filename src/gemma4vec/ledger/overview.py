@@ -8,10 +8,11 @@ from gemma4vec.errors import InputError
 from gemma4vec.ledger.index import damaged_index_error
 from gemma4vec.ledger.ledger import Ledger
 from gemma4vec.ledger.records import is_own_model, recipe_tree
-from gemma4vec.ledger.run_folder import MANIFEST
+from gemma4vec.ledger.run_folder import MANIFEST, RunFolder
 from gemma4vec.reading.json_values import JsonError, loads_json
 
 MAIN_METRIC = "ndcg@10"
+RUNNING = "running"
 
 
 def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
@@ -59,6 +60,20 @@ def find_recorded_run(ledger: Ledger, spec: str) -> dict[str, Any]:
         some = ", ".join(run["run_id"] for run in fitting[:5])
         raise InputError(f"'{spec}' matches {len(fitting)} runs: {some}; give more of the id")
     return fitting[0]
+
+
+def with_status_now(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run with its status at this moment: `running` while a process holds its folder and it is not finished.
+
+    What the ledger recorded is how the run last began or ended, and a kill leaves no record.
+    """
+    if run["status"] == "finished":
+        return dict(run)
+    try:
+        held = RunFolder(Path(run["path"])).is_held()
+    except OSError:
+        held = False
+    return {**run, "status": RUNNING if held else run["status"]}
 
 
 def newest_evaluations(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:

@@ -49,8 +49,9 @@ from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.sources import index_folder, open_index
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.early_compiler import prepare_compiler
+from gemma4vec.training.outcome import record_outcome
 from gemma4vec.training.prepare_run import CheckedInputs, check_inputs, prepare_run
-from gemma4vec.training.run import Trainer, recipe_of, record_outcome, start_run
+from gemma4vec.training.run import Trainer, recipe_of, start_run
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,12 @@
 """A whole training run: from a recipe to a run folder with a trained, merged model."""
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.errors import Gemma4VecError, InputError, Interrupted
+from gemma4vec.errors import InputError
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
@@ -35,7 +33,7 @@ from gemma4vec.recipe.schema import WRITERS, Evaluation, Recipe
 from gemma4vec.training.batches.row_clusters import StageClusters, stage_clusters
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world, name_lost_processes, when_lost
-from gemma4vec.training.engine.made_from import ChangedInputError, Parts, check_parts, own_parts, parts_to_save
+from gemma4vec.training.engine.made_from import Parts, check_parts, own_parts, parts_to_save
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.estimate.step_record import store_steps
@@ -45,6 +43,7 @@ from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, 
 from gemma4vec.training.monitoring.dev_suite import needed_dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
+from gemma4vec.training.outcome import FAILED, STARTED, note_that_it_goes_on, record_end, record_outcome
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run, vector_parts
 from gemma4vec.training.processes.stop_signals import StopSignals
 from gemma4vec.training.save_writer import Writer, save_writer, writer_of
@@ -94,7 +93,7 @@ def _make_run(recipe: Recipe, out: Path | None, job: Job | None) -> RunFolder:
         recipe_id=recipe_id(recipe),
         seed=recipe.seed,
         hypothesis=recipe.hypothesis,
-        status="started",
+        status=STARTED,
         # The reference of a stop rule is not a parent: the run does not build on it.
         parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
@@ -109,43 +108,6 @@ def _make_run(recipe: Recipe, out: Path | None, job: Job | None) -> RunFolder:
 def recipe_of(run: RunFolder) -> Recipe:
     """Read the recipe that a run was started with; see `ledger.run_recipe.read_recipe`."""
     return read_recipe(run)
-
-
-@contextlib.contextmanager
-def record_outcome(run: RunFolder) -> Iterator[None]:
-    """Record in the manifest and in the ledger how the block ended: finished, interrupted or failed.
-
-    Raises:
-        InputError: another process trains this run.
-    """
-    with run.hold():
-        yield from _record_status(run)
-
-
-def _record_status(run: RunFolder) -> Iterator[None]:
-    try:
-        yield
-    except ChangedInputError:
-        raise  # nothing was done: the run is as it was, and goes on when its inputs are back
-    except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        stopped = {STOPPED_BY: str(error)} if isinstance(error, Interrupted) and error.agreed else {}
-        _record_end(run, status, f"{type(error).__name__}: {error}", **stopped)
-        raise
-    run.update_manifest(status="finished")
-    _record(run)
-
-
-def _record_end(run: RunFolder, status: str, error: str, **fields: Any) -> None:
-    with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
-        run.event(status, error=error)
-        run.update_manifest(status=status, **fields)
-        _record(run)
-
-
-def _record(run: RunFolder) -> None:
-    if not isinstance(run, FollowedRun):
-        record_run(run)
 
 
 class Trainer:
@@ -177,6 +139,7 @@ class Trainer:
         )
         if self.world.first:
             check_writable(self.run.path, self._bytes_to_write())
+        note_that_it_goes_on(self.run)
         self.run.update_manifest(
             base={key: value for key, value in asdict(self.base).items() if key != "path"},
             dtype={"name": str(choice.dtype), "reason": choice.reason},
@@ -381,7 +344,7 @@ def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInpu
         run = FollowedRun(run.path)
     world.check_shared(run.path)
     with signals.caught(), record_outcome(run), name_lost_processes(resume_command(run)):
-        when_lost(lambda reason: _record_end(run, "failed", f"WorkError: {reason}"))
+        when_lost(lambda reason: record_end(run, FAILED, f"WorkError: {reason}"))
         if run.manifest.get(STOPPED_BY) is not None:
             run.update_manifest(**{STOPPED_BY: None})
         prepared = prepare_run(run, recipe or recipe_of(run), checked=checked)

@@ -1,9 +1,12 @@
 """Training tells the ledger of itself: when it starts, how it ends, and every look at a suite on the way."""
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_model import write_tiny
@@ -11,12 +14,14 @@ from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
-from gemma4vec.errors import InputError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import home
 from gemma4vec.ledger.index import INDEX
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import find_recorded_run
 from gemma4vec.ledger.rebuild import rebuild
+from gemma4vec.ledger.recording import record_run
+from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.run import start_run, train_run
@@ -64,19 +69,90 @@ def test_a_training_is_in_the_ledger(tmp_path: Path) -> None:
         assert [json.loads(row["body"]) for row in ledger.rows("SELECT body FROM records ORDER BY id")] == before
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class RunsTwice:
+    """Cuts a training off at two of its steps, once each, and keeps what the ledger and the manifest say meanwhile."""
+
+    def __init__(self) -> None:
+        self.write = RunFolder.event
+        self.ends = {2: KeyboardInterrupt(), 4: WorkError("the disk is full")}
+        self.seen: list[tuple[int, str, str]] = []
+
+    def event(self, run: RunFolder, name: str, **fields: Any) -> None:
+        self.write(run, name, **fields)
+        if name == "step":
+            with open_ledger(home()) as ledger:
+                recorded = find_recorded_run(ledger, run.run_id)["status"]
+            self.seen.append((fields["step"], recorded, run.manifest["status"]))
+            if fields["step"] in self.ends:
+                raise self.ends.pop(fields["step"])
+
+
+def test_a_run_that_goes_on_has_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_tiny(tmp_path / "base", "llama", layers=1)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
-    run = start_run(load_recipe(file, ["stages.0.budget.steps=1"]))
+    file, rows = tmp_path / "recipe.yaml", write_rows_file(tmp_path / "rows.jsonl")
+    file.write_text(RECIPE.format(base=base, rows=rows))
+    run, kept, twice = start_run(load_recipe(file)), rows.read_bytes(), RunsTwice()
+    monkeypatch.setattr(RunFolder, "event", lambda run, name, **fields: twice.event(run, name, **fields))
+    for error, status in ((KeyboardInterrupt, "interrupted"), (WorkError, "failed")):
+        with pytest.raises(error):
+            train_run(run)
+        assert run.manifest["status"] == status
+    rows.write_bytes(kept[: kept.rindex(b"\n", 0, -1) + 1])
+    with pytest.raises(InputError, match="the rows of rows"):
+        train_run(run)
+    assert run.manifest["status"] == "failed"  # it did not go on
+    rows.write_bytes(kept)
+    train_run(run)
+    assert {step for step, _, _ in twice.seen} == {1, 2, 3, 4, 5, 6}
+    assert {(recorded, noted) for _, recorded, noted in twice.seen} == {("started", "started")}
+    with open_ledger(home()) as ledger:
+        states = [row["status"] for row in ledger.rows("SELECT status FROM run_states ORDER BY seq")]
+    assert states == ["started", "interrupted", "started", "failed", "started", "finished"]
+
+
+@contextlib.contextmanager
+def held(run: RunFolder) -> Iterator[None]:
+    """Another process holds a run's folder."""
     program = (
         "import fcntl, sys; s = open(sys.argv[1], 'w'); fcntl.lockf(s, fcntl.LOCK_EX); print(1, flush=True); input()"
     )
     command = [sys.executable, "-c", program, str(run.path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
+        yield
+        other.kill()
+
+
+def test_the_list_says_which_runs_a_process_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        RunFolder.create(home(), name, f"name: {name}\n", status=name) for name in ("failed", "started", "finished")
+    ]
+    for run in runs:
+        record_run(run)
+
+    def listed() -> dict[str, str]:
+        assert execute(["runs", "--json"]) == 0
+        return {one["run_id"]: one["status"] for one in json.loads(capsys.readouterr().out)}
+
+    def shown(run: RunFolder) -> str:
+        assert execute(["runs", "show", run.run_id, "--json"]) == 0
+        return str(json.loads(capsys.readouterr().out)["status"])
+
+    recorded = {run.run_id: str(run.manifest["status"]) for run in runs}
+    assert listed() == recorded
+    for run, now in zip(runs, ("running", "running", "finished"), strict=True):
+        with held(run):
+            assert (listed(), shown(run)) == (recorded | {run.run_id: now}, now)
+    assert listed() == recorded
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = write_tiny(tmp_path / "base", "llama", layers=1)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
+    run = start_run(load_recipe(file, ["stages.0.budget.steps=1"]))
+    with held(run):
         assert execute(["train", "--resume", str(run.path)]) == 2
         assert "is being trained by another process" in capsys.readouterr().err
         assert run.manifest["status"] == "started"  # the other one's work is not called failed
-        other.kill()
     assert execute(["train", "--resume", str(run.path)]) == 0

@@ -17,8 +17,8 @@ from gemma4vec.errors import Interrupted
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import train_stage
+from gemma4vec.training.outcome import record_outcome
 from gemma4vec.training.processes.stop_signals import TOLD, TORCHRUN_VARIABLE, StopSignals
-from gemma4vec.training.run import record_outcome
 from gemma4vec.training.stage import Stage
 
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1]

@@ -32,10 +32,10 @@ def list_command(ctx: typer.Context, as_json: Json = False) -> None:
     from gemma4vec.cli.runs.runs_table import run_table
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import all_runs
+    from gemma4vec.ledger.overview import all_runs, with_status_now
 
     with open_ledger(home()) as ledger:
-        runs = all_runs(ledger)
+        runs = [with_status_now(run) for run in all_runs(ledger)]
     emit(as_json, [_brief(run) for run in runs], run_table)
 
 
@@ -46,10 +46,10 @@ def show_command(run: Run, as_json: Json = False) -> None:
     from gemma4vec.cli.runs.runs_table import run_page
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import find_recorded_run, newest_evaluations
+    from gemma4vec.ledger.overview import find_recorded_run, newest_evaluations, with_status_now
 
     with open_ledger(home()) as ledger:
-        found = find_recorded_run(ledger, run)
+        found = with_status_now(find_recorded_run(ledger, run))
         found["evaluations"] = newest_evaluations(ledger, found["run_id"])
         found["decisions"] = ledger.rows(
             "SELECT time, decision, words FROM decisions WHERE run_id = ? ORDER BY time, seq", (found["run_id"],)

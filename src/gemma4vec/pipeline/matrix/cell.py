@@ -26,9 +26,10 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
+from gemma4vec.training.outcome import record_outcome
 from gemma4vec.training.prepare_run import prepare_run, reopen_run
 from gemma4vec.training.processes.stop_signals import StopSignals
-from gemma4vec.training.run import Trainer, recipe_of, record_outcome
+from gemma4vec.training.run import Trainer, recipe_of
 from gemma4vec.training.stage import Evaluate
 from gemma4vec.training.tasks.make_task import data_seed
 

@@ -33,7 +33,7 @@ from gemma4vec.pipeline.soup.record import CONTROL, SoupRecord, describe_recipe
 from gemma4vec.pipeline.soup.tensors import TensorFolder
 from gemma4vec.pipeline.soup.write_folder import BlocksOf, write_soup_folder
 from gemma4vec.training.engine.made_from import MADE_FROM
-from gemma4vec.training.run import record_outcome
+from gemma4vec.training.outcome import record_outcome
 
 logger = logging.getLogger(__name__)
 
