@@ -78,9 +78,9 @@ def encode_all(
     documents_CD = model.encode_document(suite.corpus, progress=bar("documents"))
     queries_QD = model.encode_query(suite.queries, progress=bar("queries"))
     numbers = [str(number + 1) for number in range(len(texts))]
-    check_unit(texts_TD, numbers, f"vectors of texts of {model.name}")
-    check_unit(documents_CD, suite.corpus_ids, f"document vectors of {model.name} on {suite.name}")
-    check_unit(queries_QD, suite.query_ids, f"query vectors of {model.name} on {suite.name}")
+    check_unit(texts_TD, numbers, f"vectors of texts of {model.name}", model)
+    check_unit(documents_CD, suite.corpus_ids, f"document vectors of {model.name} on {suite.name}", model)
+    check_unit(queries_QD, suite.query_ids, f"query vectors of {model.name} on {suite.name}", model)
     return Encoded(texts_TD[: len(split.train)], texts_TD[len(split.train) :], queries_QD, documents_CD)
 
 

@@ -85,6 +85,11 @@ def _choose_for_cpu() -> DtypeChoice:
     return DtypeChoice(torch.float32, "fp32: this CPU has no bf16 instructions (AMX, AVX512-BF16 or Arm BF16)")
 
 
+def is_wide(dtype: torch.dtype) -> bool:
+    """Whether a type is fp32 or wider, so that to advise fp32 would change nothing."""
+    return torch.finfo(dtype).bits >= 32
+
+
 def bf16_units(flags: set[str]) -> list[str]:
     """The bf16 units that a set of /proc/cpuinfo flags names, fastest first. Both AMX flags are needed for AMX."""
     units = []

@@ -16,6 +16,7 @@ import torch
 from gemma4vec.errors import Interrupted, WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.machine.dtype import is_wide
 from gemma4vec.model.backbone.compilation import run_with_eager_fallback
 from gemma4vec.training.batch_feed import BatchFeed
 from gemma4vec.training.engine.checkpoint import Progress, random_state, set_random_state
@@ -325,9 +326,10 @@ def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float, what
     if stage.world.first:
         write_json(file, vars(texts) if texts is not None else {"batch": repr(batch)})
     kind = "NaN" if math.isnan(value) else "infinite"
+    wider = "" if is_wide(stage.built.encoder.backbone.dtype) else " or model.dtype=fp32"
     return WorkError(
         f"the {what} is {kind} at step {progress.step + 1}; its batch is in {file}; the last checkpoint is kept; "
-        "try a lower optimizer.learning_rate or model.dtype=fp32"
+        f"try a lower optimizer.learning_rate{wider}"
     )
 
 

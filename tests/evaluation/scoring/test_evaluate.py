@@ -141,6 +141,23 @@ def test_meaningless_vectors_are_refused_with_the_first_id_and_nothing_is_writte
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("dtype", "advice"),
+    [
+        ("bfloat16", "try --dtype fp32; if that does not help, the model's weights are damaged"),
+        ("float32", "the model's weights are damaged"),
+    ],
+)
+def test_fp32_is_advised_where_it_is_not_in_use(dtype: str, advice: str) -> None:
+    class Typed(Broken):
+        def describe(self) -> dict[str, Any]:
+            return super().describe() | {"dtype": dtype}
+
+    with pytest.raises(WorkError) as refused:
+        evaluate(Typed(np.nan), suite())
+    assert str(refused.value).endswith(f"(first: id 'd5'); {advice}")
+
+
 def test_a_collapsed_model_is_marked() -> None:
     class Collapsed(HashedWords):
         def encode_query(self, texts: Sequence[str], *, progress: TextProgress | None = None) -> np.ndarray:

@@ -48,16 +48,25 @@ def test_weights_that_are_not_finite_are_called_that(folder: Path) -> None:
     broken = load(folder, True)
     with torch.no_grad():
         next(p for p in broken.layers[0].parameters() if p.ndim == 2)[0, 0] = float("nan")
-    with pytest.raises(
-        WorkError, match="states that are not finite: its weights contain NaN or infinity, or overflow in float32"
+    kind = broken.config.model_type
+    for dtype, advice in (
+        (torch.float32, "check its weights"),
+        (torch.bfloat16, "check its weights, or load it in fp32"),
     ):
-        check(broken)
+        with pytest.raises(WorkError) as refused:
+            check(broken.to(dtype))
+        assert str(refused.value) == (
+            f"the {kind} in {folder} returns states that are not finite: its weights contain NaN or infinity, or "
+            f"overflow in {str(dtype).removeprefix('torch.')}; {advice}"
+        )
 
 
 def test_a_silently_causal_model_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = backbone_module.attention_mask
     monkeypatch.setattr(backbone_module, "attention_mask", lambda *a, **k: whole(*a, **{**k, "causal": True}))
-    with pytest.raises(WorkError, match=r"loaded as bidirectional, but a later token does not move.*it is causal"):
+    with pytest.raises(
+        WorkError, match=rf"in {folder} was loaded as bidirectional, but a later token does not move.*it is causal"
+    ):
         check(load(folder, causal=False))
 
 

@@ -23,6 +23,8 @@ from gemma4vec.retrieval.top_k import descending_id_rank
 from gemma4vec.retrieval.unit_rows import are_unit_lengths
 from gemma4vec.text.text_embedder import TextEmbedder, Vectors
 
+WIDE = ("float32", "float64")
+
 
 class EmbedderRanker:
     """Ranks a suite's documents by the inner product of unit vectors.
@@ -48,7 +50,7 @@ class EmbedderRanker:
         documents_MD = self._documents(suite, depth, progress)
         documents_done = time.perf_counter()
         queries_ND = self.model.encode_query(suite.queries, progress=partial(progress, "queries"))
-        check_unit(queries_ND, suite.query_ids, f"query vectors of {self.name} on {suite.name}")
+        check_unit(queries_ND, suite.query_ids, f"query vectors of {self.name} on {suite.name}", self.model)
         queries_done = time.perf_counter()
         indices_NK, scores_NK = exact.search(
             queries_ND,
@@ -75,7 +77,7 @@ class EmbedderRanker:
             documents_MD = self.model.encode_document(suite.corpus, progress=partial(progress, "documents"))
         if len(documents_MD) != len(suite.corpus):
             raise ValueError(f"{len(documents_MD)} document vectors for a corpus of {len(suite.corpus)}")
-        check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}")
+        check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}", self.model)
         return documents_MD
 
     def _block(self, suite: RetrievalSuite, depth: int) -> int:
@@ -95,7 +97,7 @@ class EmbedderRanker:
                 part = slice(start, min(start + block, total))
                 counted = partial(_report_part, progress, start, total)
                 vectors_BD = self.model.encode_document(suite.corpus[part], progress=counted)
-                check_unit(vectors_BD, suite.corpus_ids[part], what)
+                check_unit(vectors_BD, suite.corpus_ids[part], what, self.model)
                 if mapped_MD is None:
                     # Reserve all of the disk space now: a full disk is an error here, and a crash later.
                     os.posix_fallocate(file.fileno(), 0, total * vectors_BD.shape[1] * 4)
@@ -115,13 +117,14 @@ def _report_part(progress: Progress, before: int, total: int, done: int, _: int)
     progress("documents", before + done, total)
 
 
-def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
+def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str, model: TextEmbedder) -> None:
     """Refuse vectors that are not finite or not of unit length.
 
     Args:
         vectors_ND: float32[N, D].
         ids: of the vectors.
         what: name of the vectors in the message.
+        model: made them.
 
     Raises:
         WorkError: with the number of bad vectors and the first one's id.
@@ -129,9 +132,10 @@ def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
     finite_N = np.isfinite(vectors_ND).all(axis=1)
     if not finite_N.all():
         first = ids[int(np.argmin(finite_N))]
+        wide = model.describe().get("dtype") in WIDE
         raise WorkError(
             f"{int((~finite_N).sum())} of {len(ids)} {what} are not finite (first: id '{first}'); "
-            "try --dtype fp32; if that does not help, the model's weights are damaged"
+            f"{'' if wide else 'try --dtype fp32; if that does not help, '}the model's weights are damaged"
         )
     lengths_N = np.linalg.norm(vectors_ND, axis=1)
     unit_N = are_unit_lengths(lengths_N)

@@ -133,7 +133,7 @@ class _Encoder:
         else:
             names = [text for batch in inputs for text in batch["text"]]
             vectors_ND = self.model.encode_query(names, progress=partial(self.progress, "texts"))
-        check_unit(vectors_ND, names, f"vectors of {self.model.name}")
+        check_unit(vectors_ND, names, f"vectors of {self.model.name}", self.model)
         return vectors_ND
 
     def similarity(self, first_ND: Any, second_MD: Any) -> Any:

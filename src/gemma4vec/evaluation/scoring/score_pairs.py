@@ -27,7 +27,7 @@ def _score_sts(model: TextEmbedder, suite: StsSuite, *, progress: Progress) -> T
     started = time.perf_counter()
     place = {text: number for number, text in enumerate(dict.fromkeys([*suite.first, *suite.second]))}
     vectors_SD = model.encode_query(list(place), progress=partial(progress, "sentences"))
-    check_unit(vectors_SD, list(place), f"sentence vectors of {model.name} on {suite.name}")
+    check_unit(vectors_SD, list(place), f"sentence vectors of {model.name} on {suite.name}", model)
     first_ND, second_ND = (
         vectors_SD[[place[text] for text in side]].astype(np.float64) for side in (suite.first, suite.second)
     )

@@ -62,10 +62,10 @@ def _encode(model: TextEmbedder, suite: RowSuite, progress: Progress) -> _Vector
     queries = list(dict.fromkeys(row.query for row in suite.rows))
     documents = list(dict.fromkeys(document for row in suite.rows for document in (*row.pos, *row.neg)))
     queries_SD = model.encode_query(queries, progress=partial(progress, "queries"))
-    check_unit(queries_SD, queries, f"query vectors of {model.name} on {suite.name}")
+    check_unit(queries_SD, queries, f"query vectors of {model.name} on {suite.name}", model)
     documents_SD = model.encode_document(documents, progress=partial(progress, "documents"))
     names = [document.text for document in documents]
-    check_unit(documents_SD, names, f"document vectors of {model.name} on {suite.name}")
+    check_unit(documents_SD, names, f"document vectors of {model.name} on {suite.name}", model)
     return _Vectors(
         dict(zip(queries, queries_SD.astype(np.float64), strict=True)),
         dict(zip(documents, documents_SD.astype(np.float64), strict=True)),

@@ -52,9 +52,11 @@ def vector_figures(
     searched = _searched(len(suite.corpus), pairs, shown[chosen], generator)
     documents_MD = model.encode_document([suite.corpus[at] for at in searched])
     ids = [suite.corpus_ids[at] for at in searched]
-    check_unit(documents_MD, ids, f"document vectors of {model.name} on {suite.name}")
+    check_unit(documents_MD, ids, f"document vectors of {model.name} on {suite.name}", model)
     queries_ND = model.encode_query([suite.queries[row] for row in rows])
-    check_unit(queries_ND, [suite.query_ids[row] for row in rows], f"query vectors of {model.name} on {suite.name}")
+    check_unit(
+        queries_ND, [suite.query_ids[row] for row in rows], f"query vectors of {model.name} on {suite.name}", model
+    )
     if len(np.unique(np.round(documents_MD[:, : min(16, documents_MD.shape[1])], 6), axis=0)) < LEAST:
         return [], [f"no geometry: fewer than {LEAST} different document vectors"]
     few = np.sort(generator.permutation(len(documents_MD))[:DOCUMENTS])

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import WorkError
+from gemma4vec.machine.dtype import is_wide
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.layer_hooks import measure_shift, record_states
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
@@ -105,9 +106,10 @@ def _attention_problem(backbone: Backbone, probe: Probe) -> str | None:
         WorkError: states are not finite.
     """
     if not all(map(math.isfinite, vars(probe).values())):
+        otherwise = "" if is_wide(backbone.dtype) else ", or load it in fp32"
         raise WorkError(
-            f"this {_kind(backbone)} returns states that are not finite: its weights contain NaN or infinity, or "
-            f"overflow in {str(backbone.dtype).removeprefix('torch.')}; check the file, or load it in fp32"
+            f"{_name(backbone)} returns states that are not finite: its weights contain NaN or infinity, or "
+            f"overflow in {str(backbone.dtype).removeprefix('torch.')}; check its weights{otherwise}"
         )
     if not probe.past_to_future > _MIN_SEEN_CHANGE:
         return f"an earlier token does not reach a later state (change {probe.past_to_future:.1e})"
@@ -124,12 +126,14 @@ def _raise_if(problem: str | None, backbone: Backbone) -> None:
     if problem:
         mode = "causal" if backbone.causal else "bidirectional"
         raise WorkError(
-            f"attention probe: this {_kind(backbone)} was loaded as {mode}, but {problem}; its vectors would be wrong"
+            f"attention probe: {_name(backbone)} was loaded as {mode}, but {problem}; its vectors would be wrong"
         )
 
 
-def _kind(backbone: Backbone) -> str:
-    return str(getattr(backbone.config, "model_type", "model"))
+def _name(backbone: Backbone) -> str:
+    """The kind of model, and the folder that it was read from."""
+    kind, folder = (getattr(backbone.config, key, "") for key in ("model_type", "name_or_path"))
+    return f"the {kind or 'model'} in {folder}" if folder else f"this {kind or 'model'}"
 
 
 class TrainingProbe:
