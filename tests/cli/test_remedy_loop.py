@@ -28,6 +28,7 @@ def test_the_screen_says_what_the_sealed_half_shows(capsys: pytest.CaptureFixtur
     remedy = {"name": "labels", "share": None, "why_not": "", "words": "read", "recipe": None}
     claim = {"metric": "ndcg@10", "smallest_effect": 0.2}
     found = {"rule": "digits is yes", "words": "has digits", "claim": claim, "remedies": [remedy], "notes": []}
+    found |= {"spread_of": "its differences to bm25"}
     for shows, words in ((0.0593, "gains from about 0.059"), (None, "no gain at all")):
         emit(False, {**found, "folder": "here", "shows": shows}, _render)
         screen = " ".join(capsys.readouterr().out.split())
@@ -35,6 +36,7 @@ def test_the_screen_says_what_the_sealed_half_shows(capsys: pytest.CaptureFixtur
             f"claim: ndcg@10 gains 0.2, to be changed with --effect before training; the sealed half shows {words}"
             in (screen)
         )
+        assert "the spread behind that is of its differences to bm25" in screen
 
 
 @pytest.mark.slow

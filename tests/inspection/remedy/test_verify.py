@@ -40,7 +40,12 @@ class Mended(PlantedModel):
 
 
 def claim(**changes: Any) -> Claim:
-    known = {"slice": RULE, "suite": "planted", "suite_fingerprint": SUITE.fingerprint, "smallest_effect": 0.3}
+    known = {
+        "slice": RULE,
+        "suite": "/a/folder",
+        "suite_fingerprint": SUITE.fingerprint,
+        "smallest_effect": 0.3,
+    }
     return Claim(**{**known, **changes})
 
 
@@ -70,6 +75,7 @@ def test_a_remedy_that_helps_is_kept_once(mended: Subject, tmp_path: Path) -> No
     assert found.judgment.verdict == "verified" and found.decision == "keep" and found.opened == 1
     assert found.detectable < 0.3 and not found.notes and found.alone == []
     lines = found.lines()
+    assert "as slice 1 that was opened on planted;" in lines[1] and found.as_json()["suite"] == "planted"
     assert "sealed queries show gains from" in lines[0] and lines[-1] == "verified (decision: keep)"
     with open_ledger(home()) as ledger:
         kept = ledger.rows("SELECT metric, family, verdict FROM comparisons")

@@ -148,6 +148,7 @@ def _render(found: Mapping[str, Any]) -> "RenderableType":
     return Group(
         Text(f"{found['rule']}: {found['words']}"),
         Text(f"claim: {gain}, to be changed with --effect before training; the sealed half shows {shows}"),
+        Text(f"the spread behind that is of {found['spread_of']}"),
         table(["remedy", "matching rows", "what it does"], rows),
         *(
             Text(f"train {one['recipe']}, control {one['control_recipe']}")

@@ -48,6 +48,7 @@ class Verification:
     """What came of a claim.
 
     Attributes:
+        suite: its name; the claim says how it opens.
         detectable: the gain that the sealed half shows four times out of five, known before it was opened.
         opened: slices that were opened on these contents, this one included.
         alone: the same judgment of each run by itself, where there are several; empty otherwise.
@@ -55,6 +56,7 @@ class Verification:
     """
 
     claim: Claim
+    suite: str
     runs: list[str]
     against: list[str]
     control: list[str]
@@ -69,6 +71,7 @@ class Verification:
         """For --json."""
         return {
             "claim": self.claim.model_dump(mode="json"),
+            "suite": self.suite,
             "runs": self.runs,
             "against": self.against,
             "control": self.control,
@@ -88,7 +91,7 @@ class Verification:
         found = [
             f"{claim.slice}: sealed queries show gains from {self.detectable:.3f}, {asked}",
             f"{claim.metric} on the slice {one.inside.words()}, p {one.inside.p:.4f}, {one.p_family:.4f} as slice "
-            f"{self.opened} that was opened on {claim.suite}; {outside}",
+            f"{self.opened} that was opened on {self.suite}; {outside}",
         ]
         if one.over_control is not None:
             found.append(f"against the control arm {one.over_control.words()}, p {one.over_control.p:.4f}")
@@ -160,6 +163,7 @@ def verify(
         _decide(runs, decision, f"{found.verdict} on {rule} of {suite.name}: {found.inside.words()}")
     return Verification(
         claim,
+        suite.name,
         [one.model.name for one in runs],
         [one.model.name for one in against],
         [one.model.name for one in control],

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from gemma4vec.data.loading.resolve_names import load_source
@@ -18,12 +17,11 @@ from gemma4vec.inspection.confirm import OpenModel, OpenSuite, rule_of
 from gemma4vec.inspection.exposures import count_openings, refuse_spent, remedy_key, verdicts
 from gemma4vec.inspection.inspection_files import DOCUMENTS, finite, load_columns, load_inspection
 from gemma4vec.inspection.predicates import Predicate, parse_predicate
-from gemma4vec.inspection.remedy.judge import detectable_effect
+from gemma4vec.inspection.remedy.forecast import forecast_gain
 from gemma4vec.inspection.remedy.matching import facts_for_rows, match_rows, needs_model
 from gemma4vec.inspection.remedy.remedies import REMEDIES
 from gemma4vec.inspection.remedy.setting import MatchedRows, Remedy, Setting
 from gemma4vec.inspection.saved.saved_slices import known_slice
-from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.token_counts import TokenCounter, token_counter
 from gemma4vec.inspection.topics.space import with_topics
 from gemma4vec.ledger.suite_access import check_choice
@@ -101,23 +99,21 @@ def write_remedies(
         out.absolute(),
     )
     claim = _claim(about, suite, rule, _effect(effect, known), margin)
-    shows = _forecast(columns, about, predicate, count_openings(contents) + 1)
-    if shows > claim.smallest_effect:
-        gains = f"it shows gains from {shows:.3f}" if math.isfinite(shows) else "it shows no gain at all"
-        notes.append(
-            f"the claim of {claim.smallest_effect:g} may be too small for the sealed half: were the new model as far "
-            f"from the old one as from {(about['against'] or about['model'])['name']}, {gains}"
-        )
+    forecast = forecast_gain(columns, about, predicate, recipe, count_openings(contents) + 1)
+    if forecast.gain > claim.smallest_effect:
+        shows = f"gains from {forecast.gain:.3f}" if math.isfinite(forecast.gain) else "no gain at all"
+        notes.append(f"the claim of {claim.smallest_effect:g} may be too small: the sealed half shows {shows}")
     with atomic_folder(out) as made:
         offers = [write(setting, made) for write in REMEDIES.values()]
-        written = [_write(made, setting, claim, one) for one in offers]
+        written = [_write(made, setting, claim, suite.name, one) for one in offers]
         found = {
             "slice": None if known is None else known["id"],
             "rule": rule,
             "words": predicate.words(),
             "recipe": recipe.name,
             "claim": claim.model_dump(mode="json"),
-            "shows": shows,
+            "shows": forecast.gain,
+            "spread_of": forecast.basis,
             "sources": [_facts(one) for one in setting.own],
             "other_sources": sorted(map(_facts, setting.others), key=lambda one: -float(one["share"])),
             "remedies": written,
@@ -195,18 +191,7 @@ def _claim(about: Mapping[str, Any], suite: RetrievalSuite, rule: str, effect: f
         raise InputError(f"--effect {effect:g} and --margin {margin:g} must be between 0 and 1") from error
 
 
-def _forecast(columns: Mapping[str, list[Any]], about: Mapping[str, Any], predicate: Predicate, family: int) -> float:
-    """The gain that the sealed half would show, were the spread that of the model and the one it was compared with."""
-    mask_N = predicate.mask(columns)
-    inside = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY and mask_N[row]]
-    own = columns[about["metric"]]
-    other = columns["against"] if "against" in columns else [0.0] * len(own)
-    gaps_N = np.array([own[row] - other[row] for row in inside])
-    sealed = sum(half == SEALED and bool(mask_N[row]) for row, half in enumerate(columns["half"]))
-    return detectable_effect(gaps_N, sealed, family)
-
-
-def _write(made: Path, setting: Setting, claim: Claim, one: Remedy) -> dict[str, Any]:
+def _write(made: Path, setting: Setting, claim: Claim, suite: str, one: Remedy) -> dict[str, Any]:
     """Write the recipes of one remedy."""
     found: dict[str, Any] = {**asdict(one), "share": one.share, "recipe": None, "control_recipe": None}
     if one.changes is None:
@@ -214,7 +199,7 @@ def _write(made: Path, setting: Setting, claim: Claim, one: Remedy) -> dict[str,
     base = setting.recipe
     label = one.name.replace("_", "-")
     changed = load_recipe(base, one.changes)
-    where = f"on {claim.slice} of {claim.suite}"
+    where = f"on {claim.slice} of {suite}"
     hypothesis = f"{one.words}: {claim.metric} gains {claim.smallest_effect:g} {where}"
     changed = changed.model_copy(update={"name": f"{base.name}-{label}", "claim": claim, "hypothesis": hypothesis})
     if one.control is not None:
