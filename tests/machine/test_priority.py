@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gemma4vec.machine.priority import lower_priority
+from gemma4vec.machine.processes.priority import lower_priority
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 CHILD = """
 import os, threading
-from gemma4vec.machine.priority import lower_priority
+from gemma4vec.machine.processes.priority import lower_priority
 lower_priority()
 found = []
 thread = threading.Thread(target=lambda: found.append((os.sched_getscheduler(0), os.nice(0))))

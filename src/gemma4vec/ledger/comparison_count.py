@@ -15,6 +15,7 @@ from typing import Any
 
 from gemma4vec.ledger.ledger import Ledger
 from gemma4vec.ledger.suite_contents import find_copies
+from gemma4vec.text.counted import counted
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class ComparisonFamily:
 
     def sentence(self) -> str:
         """For a person."""
-        models, pairs = "model" if self.models == 1 else "models", "pair" if self.pairs == 1 else "pairs"
-        said = f"{self.size} ({self.models} {models} seen, {self.pairs} {pairs} compared so far"
+        said = f"{self.size} ({counted(self.models, 'model')} seen, {counted(self.pairs, 'pair')} compared so far"
         if self.unrecorded:
             said += f"; this ledger did not record {self.unrecorded} of the results, so there may be more"
         return f"{said})"

@@ -6,6 +6,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from gemma4vec.files import cache
+
+COMPILE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 # Inductor writes C++ for a CPU and asks for one program alone: $CXX, else this.
 _DEFAULT = "clang++" if sys.platform == "darwin" else "g++"
 # Minimum remaining work for compilation to pay off, by device. Measured on a CPU with Gemma 3 270M: compiling for
@@ -29,6 +32,16 @@ def pays_off(device: str, *, steps: int | None, minutes: float | None, least_ste
     few = steps is not None and steps < _STEPS_WORTH_IT[device]
     short = minutes is not None and minutes < _MINUTES_WORTH_IT[device]
     return not few and not (short and (least_steps or 0) < _STEPS_WORTH_IT[device])
+
+
+def compile_cache(torchs_own: str | None) -> Path:
+    """The folder of compiled kernels: the one that somebody set, or ours.
+
+    Args:
+        torchs_own: what torch's compiler, where it is imported, writes into the variable by itself: nobody's setting.
+    """
+    named = os.environ.get(COMPILE_CACHE)
+    return Path(named) if named and named != torchs_own else cache() / "inductor"
 
 
 def find_cxx_compiler() -> str | None:

@@ -8,6 +8,7 @@ from gemma4vec.statistics.equivalence import Equivalence
 from gemma4vec.statistics.multiplicity import AdjustedP, Correction
 from gemma4vec.statistics.paired import SignFlip, smallest_p
 from gemma4vec.statistics.seeds import SeedInterval
+from gemma4vec.text.counted import counted
 
 Word = Literal["better", "worse", "equivalent", "undetermined"]
 
@@ -110,7 +111,7 @@ def _word(
 ) -> tuple[Word, str]:
     """The verdict's word and its reason."""
     if smallest_p(test.n) >= alpha:
-        queries = "1 query" if test.n == 1 else f"{test.n} queries"
+        queries = counted(test.n, "query", "queries")
         least = f"its smallest p is {smallest_p(test.n):.3g}"
         return "undetermined", f"a sign-flip test of {queries} cannot reach p < {alpha:g} ({least})"
     p, p_words = adjusted.adjusted, f"p = {format_p(adjusted.adjusted)}"

@@ -13,8 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gemma4vec.files import cache
-from gemma4vec.machine.compiler import missing_for_compile, pays_off
+from gemma4vec.machine.compiler import COMPILE_CACHE, compile_cache, missing_for_compile, pays_off
 from gemma4vec.recipe.schema import Recipe, Stage
 
 _KERNEL = "import torch; torch.compile(lambda x: x + 1)(torch.ones(4096))"
@@ -29,12 +28,12 @@ def prepare_compiler(recipe: Recipe) -> "subprocess.Popen[bytes] | None":
     """
     if not any(map(_will_compile, recipe.stages)) or any(Path(device).exists() for device in _GPU_DEVICES):
         return None
-    folder = compile_cache()
+    folder = compile_cache(_torchs_own())
     alone = (os.cpu_count() or 1) < 2 or os.environ.get("LOCAL_RANK", "0") != "0"
     if alone or is_ready(folder) or missing_for_compile():
         return None
     quiet = subprocess.DEVNULL
-    around = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder)}
+    around = {**os.environ, COMPILE_CACHE: str(folder)}
     try:
         process = subprocess.Popen([sys.executable, "-c", _KERNEL], env=around, stdin=quiet, stdout=quiet, stderr=quiet)
     except OSError:  # no more processes: layers are compiled without it
@@ -43,9 +42,13 @@ def prepare_compiler(recipe: Recipe) -> "subprocess.Popen[bytes] | None":
     return process
 
 
-def compile_cache() -> Path:
-    """The folder of compiled kernels, as `model.backbone.compilation.use_compile_cache` chooses it."""
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache() / "inductor")
+def _torchs_own() -> str | None:
+    """The folder that torch may have set by itself; None where nothing has imported it."""
+    if "torch" not in sys.modules or COMPILE_CACHE not in os.environ:
+        return None
+    from gemma4vec.model.upstream import default_compile_cache
+
+    return default_compile_cache()
 
 
 def is_ready(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from gemma4vec import __version__
 from gemma4vec.ledger.run_folder import replace_nonfinite, slug
 from gemma4vec.report.templating import make_environment
+from gemma4vec.text.counted import counted
 from gemma4vec.ui.content.event_log import EventLogs
 from gemma4vec.ui.content.recorded_runs import RecordedRuns
 
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 # Styles are part of a saved page.
 _FOLDERS = Path(__file__).parent / "templates", Path(__file__).parent / "static"
 SECRET_BYTES = 16
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number with its noun: 1 query, 2,000 queries."""
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 @dataclass

@@ -104,7 +104,7 @@ def test_a_file_that_took_too_long_is_not_tried_again_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gemma4vec.data.documents import read_sections
-    from gemma4vec.reading.timed_reader import TimedReader, TookTooLongError
+    from gemma4vec.machine.processes.timed_reader import TimedReader, TookTooLongError
 
     tried: list[str] = []
 

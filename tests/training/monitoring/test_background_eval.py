@@ -129,7 +129,8 @@ def test_a_finished_run_is_followed_to_its_last_checkpoint(place: Path, tmp_path
 def test_it_goes_on_where_it_was_killed(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gemma4vec.machine.priority.lower_priority", lambda: None)  # the tests stay as they are
+    # The tests stay as they are.
+    monkeypatch.setattr("gemma4vec.machine.processes.priority.lower_priority", lambda: None)
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2")
     train_run(run)
     command = ["eval", str(run.path), "--checkpoints", "--follow", "--json"]

@@ -88,7 +88,7 @@ def evaluate_command(
     if follow and not checkpoints:
         raise InputError("--follow needs --checkpoints: it evaluates checkpoints of a running training")
     if follow:
-        from gemma4vec.machine.priority import lower_priority
+        from gemma4vec.machine.processes.priority import lower_priority
 
         lower_priority()  # before libraries start threads, which inherit the priority
     from gemma4vec.api.scoring import open_scorer, open_suites, run_of_model, score_model

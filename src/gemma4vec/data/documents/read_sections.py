@@ -15,7 +15,7 @@ from gemma4vec.data.documents.restructured_text import rst_to_sections
 from gemma4vec.data.documents.section import Link, Section, cut_long, one_line, section_from_value
 from gemma4vec.data.rows.decoded_lines import MARKS
 from gemma4vec.data.rows.rows import CONTROL
-from gemma4vec.reading.timed_reader import NOT_STARTED, ReaderError, TimedReader, TookTooLongError
+from gemma4vec.machine.processes.timed_reader import NOT_STARTED, ReaderError, TimedReader, TookTooLongError
 
 logger = logging.getLogger(__name__)
 

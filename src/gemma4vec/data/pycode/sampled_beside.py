@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.machine.describe import usable_cores
+from gemma4vec.machine.processes.child_environment import child_environment
 
 
 class Wanted(NamedTuple):
@@ -38,13 +39,12 @@ _children: ContextVar[dict[Wanted, subprocess.Popen[bytes] | Answer] | None] = C
 @contextmanager
 def sampled_beside(wanted: Iterable[Wanted]) -> Iterator[None]:
     """While this is open, children make samples, on the cores that the caller does not use."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     children: dict[Wanted, subprocess.Popen[bytes] | Answer] = {}
     for one in list(dict.fromkeys(wanted))[: usable_cores() - 1]:
         words = [str(one.data), str(one.folder or ""), str(one.negatives)]
         children[one] = subprocess.Popen(
             [sys.executable, "-m", "gemma4vec.data.pycode.sampled_beside", *words],
-            env=environment,
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from pathlib import Path
 from gemma4vec.data.pycode.extract import Extraction, Function, extract
 from gemma4vec.data.pycode.walk import SourceFile
 from gemma4vec.errors import WorkError
+from gemma4vec.machine.processes.child_environment import child_environment
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +86,11 @@ def _extract_shard(shard: Sequence[SourceFile]) -> Extraction:
 
 
 def _extract_in_child(shard: list[SourceFile]) -> Extraction:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     child = subprocess.run(
         [sys.executable, "-m", "gemma4vec.data.pycode.worker"],
         input=pickle.dumps(shard),
         capture_output=True,
-        env=environment,
+        env=child_environment(),
         check=False,
     )
     if child.returncode != 0:

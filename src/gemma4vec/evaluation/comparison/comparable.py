@@ -52,7 +52,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _check_same_suite(a: Result, b: Result) -> None:
     """Refuse results whose queries, documents or judgments are not the same."""
-    prints = [(result.settings.get("suite") or {}).get("fingerprint") for result in (a, b)]
+    prints = [result.contents for result in (a, b)]
     if None not in prints and prints[0] != prints[1]:
         raise InputError(
             f"A was evaluated on {a.suite} ({str(prints[0])[:12]}) and B on {b.suite} ({str(prints[1])[:12]}): "

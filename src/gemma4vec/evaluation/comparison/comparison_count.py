@@ -118,4 +118,4 @@ def fingerprint(result: Result) -> str:
 
 def contents(result: Result) -> str:
     """Return the id of the result's suite contents in the ledger."""
-    return (result.settings.get("suite") or {}).get("fingerprint") or result.suite
+    return result.contents or result.suite

@@ -79,6 +79,12 @@ class Result:
         return str(self.settings.get("metric") or MAIN_METRIC.get(self.kind) or self.metrics[0])
 
     @property
+    def contents(self) -> str | None:
+        """The fingerprint of the suite's contents; results without one are older."""
+        found = (self.settings.get("suite") or {}).get("fingerprint")
+        return None if found is None else str(found)
+
+    @property
     def metrics(self) -> list[str]:
         """Names of the figures that every task has."""
         if self.kind in PAIRED:
@@ -242,7 +248,7 @@ def load_matching_result(
         return None
     result = load_result(folder)
     settings = result.settings
-    same = (settings.get("suite") or {}).get("fingerprint") == contents
+    same = result.contents == contents
     same = same and (weights is None or settings.get("model_weights") in (None, weights))
     return result if same and model_fingerprint in (None, settings.get("model_fingerprint")) else None
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import torch
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import cache
-from gemma4vec.machine.compiler import missing_for_compile, pays_off
+from gemma4vec.machine.compiler import COMPILE_CACHE, compile_cache, missing_for_compile, pays_off
 from gemma4vec.machine.device import MIN_COMPILE_CAPABILITY, choose_device
 from gemma4vec.model import upstream
 
@@ -121,13 +120,8 @@ def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], on_fall
 
 
 def use_compile_cache() -> None:
-    """Store compiled kernels between runs. Call it before the first compilation; a folder set by the user stays.
-
-    Importing torch's compiler writes its default into the environment, a folder below /tmp, which is not a user's
-    setting.
-    """
-    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, upstream.default_compile_cache()):
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache() / "inductor")
+    """Store compiled kernels between runs. Call it before the first compilation; a folder set by the user stays."""
+    os.environ[COMPILE_CACHE] = str(compile_cache(upstream.default_compile_cache()))
     # Kernels are half of the time: without this, each process would plan layers with custom gradients again.
     upstream.cache_custom_gradients()
 

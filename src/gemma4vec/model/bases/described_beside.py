@@ -4,7 +4,6 @@ A child runs as `python -m gemma4vec.model.bases.described_beside BASE`. `bundle
 by itself what a child did not.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 
 from gemma4vec.machine.describe import usable_cores
 from gemma4vec.machine.memory import paused_collections
+from gemma4vec.machine.processes.child_environment import child_environment
 from gemma4vec.model.bases.bundled import BUNDLED, bundled_base, description, is_described
 
 
@@ -24,7 +24,7 @@ def described_beside(base: str) -> Iterator[None]:
         return
     child = subprocess.Popen(
         [sys.executable, "-m", "gemma4vec.model.bases.described_beside", bundled.name],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=child_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

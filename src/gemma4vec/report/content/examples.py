@@ -118,7 +118,7 @@ def _load_texts(run: RunData, suite: SuiteResults) -> tuple[RetrievalSuite | Non
         texts = load_suite(folder)
     except InputError as error:
         return None, f"The suite's texts are gone, so the page shows ids instead of texts ({error})."
-    known = {(result.settings.get("suite") or {}).get("fingerprint") for result in suite.results.values()} - {None}
+    known = {result.contents for result in suite.results.values()} - {None}
     if known and known != {texts.fingerprint}:
         return texts, "The suite has changed since the evaluation: these texts may differ from the ranked ones."
     return texts, ""

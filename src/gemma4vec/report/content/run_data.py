@@ -18,6 +18,7 @@ from gemma4vec.ledger.records import CHECKPOINT, decision_record
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.content.stop_looks import StopLooks, read_looks
 from gemma4vec.report.content.training_log import TrainingLog, read_training
+from gemma4vec.text.counted import counted
 
 MODELS = {
     "bm25": "BM25",
@@ -101,8 +102,8 @@ def read_run(path: Path, *, compared: bool = True, only_known: bool = False) -> 
         missing.append(f"The recipe cannot be read ({type(error).__name__}).")
     events = run.events()
     if events.torn:
-        lines = "line of events.jsonl is" if len(events.torn) == 1 else "lines of events.jsonl are"
-        missing.append(f"{len(events.torn)} {lines} torn; a killed process leaves such lines.")
+        torn = counted(len(events.torn), "line of events.jsonl is", "lines of events.jsonl are")
+        missing.append(f"{torn} torn; a killed process leaves such lines.")
     training = read_training(events)
     if not training.steps:
         missing.append("No training step was recorded.")
@@ -112,8 +113,8 @@ def read_run(path: Path, *, compared: bool = True, only_known: bool = False) -> 
     if ended.get("by") == "stop rule":
         missing.append(f"The rest of the budget: the stop rule ended the training after step {ended.get('step')}.")
     if training.skipped_losses:
-        steps = "step has" if training.skipped_losses == 1 else "steps have"
-        missing.append(f"{training.skipped_losses:,} {steps} a loss that is not finite.")
+        skipped = counted(training.skipped_losses, "step has", "steps have")
+        missing.append(f"{skipped} a loss that is not finite.")
     suites = _read_suites(path / "evals", missing, compared=compared, only_known=only_known)
     made = decision_record(path)
     decision = (str(made.body.get("decision")), str(made.body.get("words") or "")) if made else None

@@ -14,6 +14,7 @@ from gemma4vec.serving.search.display import print_hits, print_text, to_one_line
 from gemma4vec.serving.search.index import Hit, SearchIndex
 from gemma4vec.serving.search.store_index import StoreIndex
 from gemma4vec.serving.store.filters import Filter
+from gemma4vec.text.counted import counted
 from gemma4vec.text.sanitize import sanitize
 from gemma4vec.text.text_embedder import TextEmbedder
 
@@ -113,7 +114,7 @@ def print_answer(console: "Console", answer: Answer) -> None:
         return
     print_hits(console, answer.hits)
     shown = to_one_line(answer.query, max(console.width - 40, 20))
-    hits = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
+    hits = counted(len(answer.hits), "hit")
     console.print(f"{hits} in {answer.seconds:.2f} s for: {shown}", style="dim", markup=False, highlight=False)
 
 

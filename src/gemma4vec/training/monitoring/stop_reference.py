@@ -94,8 +94,7 @@ def _result_in(folder: Path, suite: RetrievalSuite, key: str) -> Result:
 
 def _usable(result: Result, rule: StopRule, suite: RetrievalSuite, key: str) -> None:
     """Refuse a result on other contents, or without the metric."""
-    contents = (result.settings.get("suite") or {}).get("fingerprint")
-    if contents != suite.fingerprint:
+    if result.contents != suite.fingerprint:
         raise InputError(
             f"{key}.reference: {result.model} was evaluated on {result.suite}, the rule looks at {suite.name}, which "
             "has other queries or documents; name a run or bm25, or let evaluation.max_queries and max_documents fit it"

@@ -193,7 +193,7 @@ def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None)
             "a new run"
         )
     references = [load_result(path) for path in sorted((folder / REFERENCE).iterdir())]
-    if any(_contents(one) != suite.fingerprint for one in references):
+    if any(one.contents != suite.fingerprint for one in references):
         raise InputError(
             f"{key}: {suite.name} is not the suite any more that the rule was set for; put its files back, or start a "
             "new run"
@@ -211,10 +211,6 @@ def _write(folder: Path, rule: StopRule, suite: RetrievalSuite, references: Sequ
         folder / RULE,
         {"rule": rule.model_dump(mode="json"), "suite": suite.name, "contents": suite.fingerprint, "references": about},
     )
-
-
-def _contents(result: Result) -> str | None:
-    return (result.settings.get("suite") or {}).get("fingerprint")
 
 
 def _folder(run: RunFolder, recipe: schema.Recipe, number: int) -> Path:

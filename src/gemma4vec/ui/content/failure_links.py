@@ -53,7 +53,7 @@ def _result(run: RunData, suite: str) -> Result | None:
 
 
 def _failures(run: RunData, suite: str, result: Result, stored: Sequence[StoredInspection]) -> RunFailures:
-    of_suite = same_contents((result.settings.get("suite") or {}).get("fingerprint"), stored)
+    of_suite = same_contents(result.contents, stored)
     folder = run.path.resolve()
     own = [
         one for one in of_suite if one.about["model"]["name"] == run.run_id or folder in one.folder.resolve().parents
@@ -73,7 +73,7 @@ def _beside(
     if len(both) < 2:
         return []
     (better, _), (worse, result) = sorted(both, key=lambda one: -one[1].mean[PRIMARY])
-    of_suite = same_contents((result.settings.get("suite") or {}).get("fingerprint"), stored)
+    of_suite = same_contents(result.contents, stored)
     pair = {better.run_id, worse.run_id}
     own = [one for one in of_suite if {one.about["model"]["name"], (one.about["against"] or {}).get("name")} == pair]
     if own:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from gemma4vec.machine.processes.child_environment import child_environment
 from gemma4vec.reading.json_values import loads_json
 
 STARTING = 600.0  # seconds on the clock in which a new process is ready, however busy the machine is
@@ -112,14 +113,13 @@ class TimedReader:
         return self._process
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # -P: no module in the folder of a person's files is imported.
-        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
+        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
         return subprocess.Popen(
             [*command, self.function, repr(self.seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=child_environment(),
         )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gemma4vec.reading import timed_reader
-from gemma4vec.reading.timed_reader import NOT_STARTED, ReaderError, TimedReader, TookTooLongError
+from gemma4vec.machine.processes import timed_reader
+from gemma4vec.machine.processes.timed_reader import NOT_STARTED, ReaderError, TimedReader, TookTooLongError
 
 READER = """
 import os, sys, time
