@@ -41,7 +41,7 @@ help:
 	@echo "make test        install, then lint, type check, tests and the wheel; ROOM=data: lint and the tests of that room"
 	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (45 s)"
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
-	@echo "make browser     the window (gemma4vec ui) in Chromium: errors, keys, widths, accessibility (1 minute)"
+	@echo "make browser     the window (gemma4vec ui) and a report in Chromium: errors, keys, widths, accessibility (1 minute)"
 	@echo "make launch-real trainings and encodings on private servers of ssh, a private Slurm and Ray (10 minutes and more)"
 	@echo "make docs        the site in build/site; a broken link fails (20 s)"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
@@ -84,7 +84,7 @@ slow: $(VENV)/.installed-dev
 
 # The window in Chromium (Debian: apt-get install chromium).
 browser: $(VENV)/.installed-uitest
-	$(BIN)/python -m pytest -q -m browser -rs tests/ui/test_browser.py $(ARGS)
+	$(BIN)/python -m pytest -q -m browser -rs tests/ui/test_browser.py tests/report/test_narrow_page.py $(ARGS)
 
 # Debian: apt-get install openssh-server slurmctld slurmd slurm-client munge; the tests start these in folders of their own.
 # Ray comes by `.venv/bin/pip install 'ray[data]'`. Tests of what is not installed are skipped, and say so.

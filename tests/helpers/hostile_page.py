@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
 
 HOSTILE = "</script></pre><b>&\"'\x1b[31m\u202e\x00{{ 7 * 7 }}<img src=http://example.org/x>"
