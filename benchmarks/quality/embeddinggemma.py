@@ -88,7 +88,7 @@ class Claims(Quality):
                 "seconds": made["seconds"],
                 "steps": len(steps),
                 "loss": [steps[0]["loss"], steps[-1]["loss"]],
-                "held_out": [event["loss"] for event in events],
+                "held_out": [event["value"] for event in events],
             }
             say(f"{name}: {found[name]}")
         losses = found["ul2"]["held_out"]
