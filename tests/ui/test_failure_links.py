@@ -125,7 +125,13 @@ def test_names_of_runs_stand_before_their_ids() -> None:
         reply = client.get(place).text
         head = reply.split("<title>")[1].split("</title>")[0] + reply.split("<h1>")[1].split("</h1>")[0]
         assert "better" in head and ids[1] not in head, place
-    assert f"nDCG@10 of {ids[1]}" not in Page(client.get(f"/inspect/{key}").text).text
+    file = home() / ids[1] / "inspect" / "test" / "inspection.json"
+    about = json.loads(file.read_text())
+    about["advice"] = [{"what": f"join the ranking with {ids[1]}'s", "figure": f"{ids[1]} finds more", "weight": 1.0}]
+    file.write_text(json.dumps({**about, "notes": [f"{ids[1]} minus bm25"]}))
+    text = Page(client.get(f"/inspect/{key}").text).text
+    assert f"nDCG@10 of {ids[1]}" not in text and "better minus bm25" in text
+    assert "Join the ranking with better's (better finds more)" in text
     for place in ("/inspect", f"/inspect/{key}", address):
         assert f'run-id">{ids[1]}<' in client.get(place).text or f'">{ids[1]}</a>' in client.get(place).text, place
 

@@ -108,7 +108,7 @@ def test_a_lasso_is_a_list_and_rules_that_are_saved(copied: Path) -> None:
     rows = [row for row, half in enumerate(columns["half"]) if half == "discovery"]
     assert f"{len(rows)} queries of the open half" in page and "Rules for this selection" in page
     assert f"1 to 50 of {len(rows)}" in page and html.count('value="paired"') >= 1
-    assert "keeps" in page and "10 nearest neighbors" in page
+    assert "keeps" in page and "10 nearest neighbors" in page and '<input name="rule" value=""' in html
     sealed = [row for row, half in enumerate(columns["half"]) if half != "discovery"]
     assert not any(f'/queries/{row}"' in html for row in sealed)
     none = Page(client.get(f"{place}/map", params={"lasso": "5,5,6,5,6,6"}).text).text

@@ -64,9 +64,10 @@ def _decided(a: str, b: str, one: Comparison, names: Mapping[str, str]) -> str:
     better, worse = (a, b) if one.verdict.word == "better" else (b, a)
     turned = one.difference < 0
     low, high = (-one.interval.high, -one.interval.low) if turned else (one.interval.low, one.interval.high)
+    among = f", {one.touched.among()}" if one.touched else ""
     return (
         f"{names[better]} is better than {names[worse]} by {abs(one.difference):.3f} "
-        f"(95% interval {low:.3f} to {high:.3f}{one.scope.clause() if one.scope else ''})"
+        f"(95% interval {low:.3f} to {high:.3f}{among}{one.scope.clause() if one.scope else ''})"
     )
 
 

@@ -210,11 +210,12 @@ def _compare_all(suite: SuiteResults, missing: list[str], only_known: bool) -> N
         except InputError as error:
             missing.append(f"The trained model is not compared with {label(model)} on {suite.name}: {error}.")
     if only_known and (unknown := _unknown_kept(suite, trained, others)):
+        owner = (trained.settings.get("run") or {}).get("run_id") or "RUN"
         for model in unknown:
             del others[model]
             missing.append(
                 f"The trained model has not been compared with {label(model)} on {suite.name} yet; compare them, which "
-                "the ledger counts, with: gemma4vec report RUN"
+                f"the ledger counts, with: gemma4vec report {owner}"
             )
     if others:
         compared, suite.family = compare_pairs(

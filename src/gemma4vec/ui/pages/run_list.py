@@ -82,6 +82,7 @@ def describe_run(run: Mapping[str, Any]) -> dict[str, Any]:
         "id": run["run_id"],
         "name": run["name"] or run["run_id"],
         "created": str(run["created"] or "")[:16].replace("T", " "),
+        "made": str(run["created"] or ""),
         "recipe": str(run["recipe_id"] or "")[:8],
         "seed": run["seed"],
         "state": state_of(run),
