@@ -1,13 +1,15 @@
 """Compare in the window: recorded once and by a form alone; the numbers of `compare`; flipped queries of one half."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from compared_runs import make_runs
 from hostile_page import Page
 from open_window import ORIGIN, open_window
 
-from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
+from gemma4vec.evaluation.results.result import load_result, save_result
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.suite_halves import split_halves
@@ -99,6 +101,14 @@ def test_the_ledger_says_of_which_runs_compared_models_are() -> None:
     client.post("/compare", data={"run": ids}, headers=ORIGIN)
     text = " ".join(Page(client.get("/ledger").text).text.split())
     assert "trained of better minus trained of base" in text and "bm25 of" not in text
+    for one in ids:  # an evaluation by the run's id has that for a name
+        folder = home() / one / "evals" / "trained" / "test"
+        result = load_result(folder)
+        save_result(replace(result, model=one), folder, [])
+    base, better = (load_result(home() / one / "evals" / "trained" / "test") for one in ids)
+    compare_pairs([(better, base)], "map")
+    text = " ".join(Page(client.get("/ledger").text).text.split())
+    assert "better minus base" in text and f"{ids[1]} of better" not in text
     found = client.get("/api/ledger").json()["comparisons"]
     assert {"id": ids[1], "name": "better"} in [one["run_a"] for one in found]
 

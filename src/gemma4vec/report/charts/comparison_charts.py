@@ -29,10 +29,10 @@ def draw_loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
     points = [point for _, smooth in rows for point in smooth]
     if not points:
         return None
-    ends = [smooth[-1][1] for _, smooth in rows if smooth]
+    lasts = [smooth[-1][1] for _, smooth in rows if smooth]
     starts = sorted(loss for _, loss in points)
     # The first losses can be far above all others and would flatten the curves, so they do not set the axis.
-    low, high = padded_range([min(ends), starts[int(0.98 * (len(starts) - 1))], max(ends)])
+    low, high = padded_range([min(lasts), starts[int(0.98 * (len(starts) - 1))], max(lasts)])
     panel = Panel(Scale(0.0, max(x for x, _ in points) or 1.0, LEFT, width - RIGHT), Scale(low, high, 190.0, 30.0))
     parts, ends = [panel.axes("tokens trained", "training loss", x_ticks=_ticks(width))], dict[int, Point]()
     for place, smooth in rows:
