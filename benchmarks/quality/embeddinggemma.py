@@ -26,7 +26,8 @@ from typing import Any
 from benchmarks.quality.quality import METRIC, Quality, without_run
 from benchmarks.shared.record import RESULTS, as_program, say, write_result
 from gemma4vec.evaluation.comparison.compare import compare
-from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.files import sha256_text
 from gemma4vec.ledger.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +197,8 @@ class Claims(Quality):
         folders = {name: self.scored(f"soup-{name}", model) for name, model in models.items()}
         scores = {name: means(folder) for name, folder in folders.items()}
         differences = {f"soup - {name}": differ(folders["soup"], folders[name]) for name in folders if name != "soup"}
+        one_each = averaged([load_result(folders[name]) for name in self.plan["mixtures"]])
+        differences["soup - mean of its ingredients"] = between(load_result(folders["soup"]), one_each)
         for name, one in scores.items():
             say(f"soup, {name}: {one['mean']:.4f}")
         for name, one in differences.items():
@@ -272,9 +275,28 @@ def means(folder: Path) -> Measured:
     return {"mean": sum(tasks.values()) / len(tasks), **tasks}
 
 
+def averaged(results: list[Result]) -> Result:
+    """The mean of several models' scores of each query, as one result."""
+    first = results[0]
+    per_query = {
+        task: {
+            query: {METRIC: sum(one.per_query[task][query][METRIC] for one in results) / len(results)}
+            for query in queries
+        }
+        for task, queries in first.per_query.items()
+    }
+    prints = sha256_text(*(str(one.settings["model_fingerprint"]) for one in results))
+    return Result("mean of ingredients", first.suite, per_query, first.settings | {"model_fingerprint": prints[:16]})
+
+
 def differ(a: Path, b: Path) -> Measured:
     """A minus B, paired by query, each suite counting once."""
-    found = compare(load_result(a), load_result(b), METRIC, allow_different_settings=True)
+    return between(load_result(a), load_result(b))
+
+
+def between(a: Result, b: Result) -> Measured:
+    """The same of two results."""
+    found = compare(a, b, METRIC, allow_different_settings=True)
     return {
         "difference": found.difference,
         "interval": [found.interval.low, found.interval.high],
