@@ -7,23 +7,27 @@ DATA holds `train/NAME.jsonl.gz` (rows) and `retrieval/NAME` (suites in BEIR's l
 rows, and scores them on the same samples of three dev suites; a difference is paired query by query, for each seed.
 
 - adapt: UL2 and masked next-token prediction, ten minutes each; UL2's loss of held-out texts must fall by 1.5 nats.
-- first: contrast (3 minutes) from the decoder, from both adaptations, and from the decoder with the adaptation's
-  minutes added to its contrast; next to them the decoder with causal attention and the last token.
+- first: equally many steps of contrast from the decoder, from both adaptations, and from the decoder with as many steps
+  more as UL2's seconds give; next to them the decoder with causal attention and the last token.
 - pooling: mean, attention, first and last token from the encoder that UL2 made, at equal contrast.
-- soup: pre-finetuning, three mixtures, their mean; next to it one run on all mixtures with their minutes together.
+- soup: pre-finetuning, three mixtures, their mean; next to it one run on all mixtures with their steps together.
 - quantize: a model after rounding, and after 60 steps that train for it, next to the same steps without rounding.
 
-What is done stays in FOLDER; the same command goes on where it was stopped, a training from its last checkpoint.
+Only the adaptations have a budget in minutes: on a busy machine the others take longer and give the same. What is done
+stays in FOLDER; the same command goes on where it was stopped, a training from its last checkpoint.
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.quality.quality import METRIC, Quality, without_run
 from benchmarks.shared.record import RESULTS, as_program, say, write_result
 from gemma4vec.evaluation.comparison.compare import compare
-from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.files import sha256_text
 from gemma4vec.ledger.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +72,9 @@ class Claims(Quality):
         super().__init__(arguments)
         self.seeds, self.steps, self.model = arguments.seeds, arguments.steps, arguments.model
         self.plan["candidates"] = {}
-        self.contrast = float(self.plan["minutes_of"]["contrast"])
+        self.steps_of: dict[str, int] = self.plan["steps"]
         # Two parts share a training, or a model's scores, that both ask for.
-        self.slugs: dict[tuple[object, ...], str] = {}
+        self.slugs: dict[tuple[str, ...], str] = {}
         self.names: dict[str, str] = {}
 
     def adapt(self) -> Measured:
@@ -85,7 +89,7 @@ class Claims(Quality):
                 "seconds": made["seconds"],
                 "steps": len(steps),
                 "loss": [steps[0]["loss"], steps[-1]["loss"]],
-                "held_out": [event["loss"] for event in events],
+                "held_out": [event["value"] for event in events],
             }
             say(f"{name}: {found[name]}")
         losses = found["ul2"]["held_out"]
@@ -99,19 +103,18 @@ class Claims(Quality):
         return self.run(f"adapt-{name}", float(self.plan["minutes"]), changes)
 
     def run(self, name: str, minutes: float, changes: list[str]) -> Measured:
-        """A training, or what it gave before."""
+        """A training, or what it gave before; a number of steps among the changes takes the place of the minutes."""
         self.plan["candidates"][name] = changes
         return self.kept.take(f"train {name}", lambda: self.trained(name, minutes))
 
     def first(self) -> Measured:
         """Differences between beginnings, for each seed."""
-        added = float(self.plan["minutes"])
-        ways: dict[str, tuple[float, list[str]]] = {
-            "decoder": (self.contrast, []),
-            "mntp": (self.contrast, [f"model.start={self.adapted('mntp')['run']}"]),
-            "ul2": (self.contrast, [f"model.start={self.adapted('ul2')['run']}"]),
-            "decoder, equal minutes": (self.contrast + added, []),
-            "causal last token": (self.contrast, ["model.attention=causal", "model.readout=last_token"]),
+        ways = {
+            "decoder": [],
+            "mntp": [f"model.start={self.adapted('mntp')['run']}"],
+            "ul2": [f"model.start={self.adapted('ul2')['run']}"],
+            "decoder, equal minutes": [f"stages.0.budget={{steps: {self.equal_steps()}}}"],
+            "causal last token": ["model.attention=causal", "model.readout=last_token"],
         }
         pairs = [
             ("ul2", "decoder"),
@@ -123,21 +126,34 @@ class Claims(Quality):
         ]
         return self.compared("first", ways, pairs)
 
+    def equal_steps(self) -> int:
+        """Steps of contrast in the seconds that UL2 took, and of its contrast, at the median pace of the decoder's."""
+        begun = self.contrast("first-decoder-1", ["seed=1"])
+        at = [float(event["seconds"]) for event in RunFolder(Path(begun["run"])).events("step")]
+        pace = median(later - sooner for sooner, later in pairwise(at))
+        return self.steps_of["contrast"] + round(float(self.adapted("ul2")["seconds"]) / pace)
+
     def pooling(self) -> Measured:
         """Differences between poolings from one encoder, for each seed."""
         start = f"model.start={self.adapted('ul2')['run']}"
-        ways = {name: (self.contrast, [start, *changes]) for name, changes in self.plan["poolings"].items()}
+        ways = {name: [start, *changes] for name, changes in self.plan["poolings"].items()}
         return self.compared("pooling", ways, [("mean", name) for name in ways if name != "mean"])
 
-    def compared(self, part: str, ways: dict[str, tuple[float, list[str]]], pairs: list[tuple[str, str]]) -> Measured:
+    def contrast(self, name: str, changes: list[str]) -> Measured:
+        """A training of the plan's steps of contrast, or of those that the changes say."""
+        given = any(one.startswith("stages.0.budget=") for one in changes)
+        budget = [] if given else [f"stages.0.budget={{steps: {self.steps_of['contrast']}}}"]
+        return self.run(name, 1, [*budget, *changes])
+
+    def compared(self, part: str, ways: dict[str, list[str]], pairs: list[tuple[str, str]]) -> Measured:
         """Train each way with each seed; scores, and differences of pairs."""
         scores: dict[str, dict[str, Path]] = {}
         for seed in range(1, self.seeds + 1):
-            for name, (minutes, changes) in ways.items():
-                slug = self.slugs.setdefault(
-                    (minutes, *changes, seed), f"{part}-{name.replace(', ', '-').replace(' ', '_')}-{seed}"
-                )
-                made = self.run(slug, minutes, [*changes, f"seed={seed}"])
+            for name, of_way in ways.items():
+                changes = [*of_way, f"seed={seed}"]
+                proposed = f"{part}-{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+                slug = self.slugs.setdefault(tuple(changes), proposed)
+                made = self.contrast(slug, changes)
                 scores.setdefault(name, {})[str(seed)] = self.scored(slug, made["run"])
         found: Measured = {"scores": {}, "differences": {}}
         for name, of in scores.items():
@@ -161,15 +177,14 @@ class Claims(Quality):
     def soup(self) -> Measured:
         """Three mixtures from one start, their mean, and one run with their minutes."""
         start = f"model.start={self.adapted('ul2')['run']}"
-        first = self.run("prefinetune", float(self.plan["minutes_of"]["prefinetune"]), [start, *self.plan["finetune"]])
-        begun = [f"model.start={first['run']}", *self.plan["finetune"]]
-        minutes = float(self.plan["minutes_of"]["finetune"])
+        first = self.finetuned("prefinetune", self.steps_of["prefinetune"], [start])
+        begun, steps = f"model.start={first['run']}", self.steps_of["finetune"]
         runs = {
-            name: self.run(f"finetune-{name}", minutes, [*begun, *self.mixture(weights)])
+            name: self.finetuned(f"finetune-{name}", steps, [begun, *self.mixture(weights)])
             for name, weights in self.plan["mixtures"].items()
         }
         pooled = {source: 1 for weights in self.plan["mixtures"].values() for source in weights}
-        runs["pooled"] = self.run("finetune-pooled", minutes * len(runs), [*begun, *self.mixture(pooled)])
+        runs["pooled"] = self.finetuned("finetune-pooled", steps * len(runs), [begun, *self.mixture(pooled)])
         ingredients = [made["run"] for name, made in runs.items() if name != "pooled"]
         made = self.kept.take(
             "soup", lambda: self.command("soup", *ingredients, "--out", str(self.out / "soup"), "--control")
@@ -182,12 +197,18 @@ class Claims(Quality):
         folders = {name: self.scored(f"soup-{name}", model) for name, model in models.items()}
         scores = {name: means(folder) for name, folder in folders.items()}
         differences = {f"soup - {name}": differ(folders["soup"], folders[name]) for name in folders if name != "soup"}
+        one_each = averaged([load_result(folders[name]) for name in self.plan["mixtures"]])
+        differences["soup - mean of its ingredients"] = between(load_result(folders["soup"]), one_each)
         for name, one in scores.items():
             say(f"soup, {name}: {one['mean']:.4f}")
         for name, one in differences.items():
             say(f"{name}: {shown(one)}")
         geometry = {key: made.get(key) for key in ("norm", "shrinkage", "cosines")}
         return {"scores": scores, "differences": differences, "geometry": geometry}
+
+    def finetuned(self, name: str, steps: int, changes: list[str]) -> Measured:
+        """Steps of full training."""
+        return self.run(name, 1, [*self.plan["finetune"], f"stages.0.budget={{steps: {steps}}}", *changes])
 
     def mixture(self, weights: dict[str, float]) -> list[str]:
         """Weights of all sources; 0 for what a mixture leaves out."""
@@ -221,7 +242,7 @@ class Claims(Quality):
             for scheme in SCHEMES
             for other in ("rounded", "plain steps, rounded")
         ]
-        found = {
+        found: Measured = {
             "scores": {name: means(folder) for name, folder in folders.items()},
             "differences": {f"{a} - {b}": differ(folders[a], folders[b]) for a, b in pairs},
             "seconds": {name: one.get("seconds") for name, one in made.items()} | {"plain": plain["seconds"]},
@@ -242,12 +263,10 @@ class Claims(Quality):
         terms = "[{kind: nce, hardness: 0}, {kind: matching, teacher: " + model + ", weight: 10}]"
         common = [
             f"model.start={model}",
-            *self.plan["finetune"],
             f"stages.0.optimizer={rate}",
-            f"stages.0.budget={{steps: {self.steps}}}",
             f"stages.0.task={{temperature: 0.05, hard_negatives: 0, terms: {terms}}}",
         ]
-        return self.run(f"steps-{name}", 1, [*common, *changes])
+        return self.finetuned(f"steps-{name}", self.steps, [*common, *changes])
 
 
 def means(folder: Path) -> Measured:
@@ -256,9 +275,28 @@ def means(folder: Path) -> Measured:
     return {"mean": sum(tasks.values()) / len(tasks), **tasks}
 
 
+def averaged(results: list[Result]) -> Result:
+    """The mean of several models' scores of each query, as one result."""
+    first = results[0]
+    per_query = {
+        task: {
+            query: {METRIC: sum(one.per_query[task][query][METRIC] for one in results) / len(results)}
+            for query in queries
+        }
+        for task, queries in first.per_query.items()
+    }
+    prints = sha256_text(*(str(one.settings["model_fingerprint"]) for one in results))
+    return Result("mean of ingredients", first.suite, per_query, first.settings | {"model_fingerprint": prints[:16]})
+
+
 def differ(a: Path, b: Path) -> Measured:
     """A minus B, paired by query, each suite counting once."""
-    found = compare(load_result(a), load_result(b), METRIC, allow_different_settings=True)
+    return between(load_result(a), load_result(b))
+
+
+def between(a: Result, b: Result) -> Measured:
+    """The same of two results."""
+    found = compare(a, b, METRIC, allow_different_settings=True)
     return {
         "difference": found.difference,
         "interval": [found.interval.low, found.interval.high],

@@ -36,7 +36,7 @@ def test_inspect_and_confirm(hard_suite: Path, capsys: pytest.CaptureFixture[str
     assert "overlap &lt;= 0" in text and "<script" not in text
     assert execute(["inspect", "bm25", "--suite", str(hard_suite)]) == 0
     shown = capsys.readouterr().out
-    assert best["id"] in shown and "30 found on, 30 sealed" in shown and "1. confirm the slice" in shown
+    assert best["id"] in shown and "30 open, 30 sealed" in shown and "1. confirm the slice" in shown
     assert execute(["inspect", "confirm", best["id"], "--json"]) == 0
     confirmed = json.loads(capsys.readouterr().out)
     assert confirmed["verdict"] == "confirmed" and confirmed["gap"] < -0.5 and confirmed["opened"] == 1

@@ -165,7 +165,7 @@ def test_equal_scores_are_one_note(tmp_path: Path) -> None:
     found = run(tmp_path / "out", model=PlantedModel(constant=True))
     assert any("no geometry: fewer than 20 different document vectors" in note for note in found.notes)
     perfect = inspect(Subject(Bm25Model(), "bm25"), SUITE, tmp_path / "bm25")
-    assert perfect.notes == ["no slices: all 60 queries of the discovery half score 1.000"]
+    assert perfect.notes == ["no slices: all 60 queries of the open half score 1.000"]
 
 
 def test_broken_vectors_are_one_line_and_leave_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.inspection.predicates import Condition, Predicate, candidate_slices, parse_predicate
+from gemma4vec.inspection.predicates import (
+    Condition,
+    Predicate,
+    candidate_slices,
+    parse_predicate,
+    readable_rule,
+    rule_in_words,
+)
 from gemma4vec.ledger.suite_halves import split_halves
 
 VALUES = {
@@ -31,6 +38,21 @@ def test_a_rule_fits_and_reads_back(rule: str, expected: list[int]) -> None:
     assert [parsed.fits({name: column[row] for name, column in VALUES.items()}) for row in range(6)] == parsed.mask(
         VALUES
     ).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rule", "short"),
+    [
+        ("overlap <= 0.2 and digits is no", "overlap <= 0.2 and digits is no"),
+        ("topic is 9-token-current-item@1a2b3c4d5e6f", "topic: token, current, item"),
+        ("topic is 2-ship@ab and overlap > 0.5", "topic: ship and overlap > 0.5"),
+        ("topic is ships", "topic: ships"),
+        ("an old rule", "an old rule"),
+    ],
+)
+def test_a_stored_rule_is_read_by_people_without_ids(rule: str, short: str) -> None:
+    assert readable_rule(rule) == short
+    assert "@" not in rule_in_words(rule)
 
 
 ODD = ("overlap <= nan", "overlap > -inf", "digits is maybe")

@@ -1,4 +1,4 @@
-"""Slices are found on the discovery half alone."""
+"""Slices are found on the open half alone."""
 
 import numpy as np
 import pytest

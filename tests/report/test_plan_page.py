@@ -74,7 +74,7 @@ def test_every_value_is_on_the_page_and_in_the_markdown() -> None:
         ):
             assert value in text, value
     page = render_plan(results())
-    assert "0.041" in page and "can show 0.033" in page and "7 comparisons" in page and "tiny 0.75" in page
+    assert "0.041" in page and "detects from 0.033" in page and "7 comparisons" in page and "tiny 0.75" in page
     assert "not kept" in page and "not run" in page and "1,234" in page
     assert headline(results()) == (
         "On the dev suites, first minus untrained: better (+0.123); mixed/a minus first: undetermined (+0.022)."

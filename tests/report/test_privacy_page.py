@@ -65,7 +65,7 @@ def test_the_curve_goes_from_undefended_to_the_strongest_defense() -> None:
     picture = str(draw_leak(rows, {"floor": 0.2}, 600.0))
     marks = re.findall(r'class="mark (s\d)', picture)
     assert marks == ["s0", "s1", "s1", "s2"]
-    (line,) = re.findall(r'<path class="line s1" d="M([^"]*)"', picture)
+    (line,) = re.findall(r'<path class="line s1 dash1" d="M([^"]*)"', picture)
     x = [float(point.split()[0]) for point in line.split("L")]
     assert len(x) == 3 and x[0] > x[1] > x[2]  # nDCG@10 .701, .689, .423
     assert "floor 0.200" in picture and draw_leak([], {}, 600.0) is None

@@ -220,8 +220,10 @@ def test_axe_finds_nothing_serious(browser: Any, served: Served, scheme: str) ->
 def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Served) -> None:
     one = Opened(browser, served)
     page = one.go("runs")
-    for key in ("j", "x", "j", "x", "c"):
+    for key in ("j", "x", "j", "x"):
         page.keyboard.press(key)
+    assert sorted(page.locator("td.check .letter").all_inner_texts()) == ["", "A", "B"]
+    page.keyboard.press("c")
     page.wait_for_url("**/compare?*")
     assert "Is the difference real?" in page.locator("main").inner_text()
     one.go("failures")
@@ -321,6 +323,15 @@ def test_the_map_draws_the_same_pixels_and_reads_the_document_under_the_pointer(
     _, across, down = first_point(points)
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
     page.locator("[data-map=text]", has_text="p/m.py:f").wait_for()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    box = page.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+    page.locator("[data-map=text]", has_text="p/m.py:f").wait_for()
+    text = page.locator("[data-map=text]").bounding_box()
+    assert text["y"] >= 0 and text["y"] + text["height"] <= 800  # beside the point, not below the map
+    assert box["y"] + box["height"] <= 800
     assert one.faults == []
     one.context.close()
 

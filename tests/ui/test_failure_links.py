@@ -72,14 +72,14 @@ def test_the_worse_of_two_runs_is_inspected_beside_the_better_one() -> None:
     client, ids, address = compared({"base": 0.3, "better": 0.6})
     suite = home() / "data" / "pycode" / "test"
     found = part(client, address)
-    assert "base beside better" in found
+    assert '<b class="letter">A</b> base beside <b class="letter">B</b> better' in found
     assert f"gemma4vec inspect {ids[0]} --suite {suite.resolve()} --against {ids[1]}" in found
     model, other = PlantedModel(ids[0]), PlantedModel(ids[1], constant=True)
     model.name, other.name = ids
     out = home() / ids[0] / "inspect" / "beside"
     inspect(Subject(model, ids[0]), load_suite(suite), out, against=Subject(other, ids[1]), permutations=100)
     found = part(client, address)
-    assert f"--against {ids[1]}" not in found and "against better" in found
+    assert f"--against {ids[1]}" not in found and 'against <b class="letter">B</b> better' in found
     ids = make_runs(home(), {"a": 0.3, "b": 0.4, "c": 0.5}, queries=4)
     client.post("/compare", data={"run": ids}, headers=ORIGIN)
     page = client.get("/compare?" + "&".join(f"run={one}" for one in ids)).text
@@ -125,7 +125,13 @@ def test_names_of_runs_stand_before_their_ids() -> None:
         reply = client.get(place).text
         head = reply.split("<title>")[1].split("</title>")[0] + reply.split("<h1>")[1].split("</h1>")[0]
         assert "better" in head and ids[1] not in head, place
-    assert f"nDCG@10 of {ids[1]}" not in Page(client.get(f"/inspect/{key}").text).text
+    file = home() / ids[1] / "inspect" / "test" / "inspection.json"
+    about = json.loads(file.read_text())
+    about["advice"] = [{"what": f"join the ranking with {ids[1]}'s", "figure": f"{ids[1]} finds more", "weight": 1.0}]
+    file.write_text(json.dumps({**about, "notes": [f"{ids[1]} minus bm25"]}))
+    text = Page(client.get(f"/inspect/{key}").text).text
+    assert f"nDCG@10 of {ids[1]}" not in text and "better minus bm25" in text
+    assert "Join the ranking with better's (better finds more)" in text
     for place in ("/inspect", f"/inspect/{key}", address):
         assert f'run-id">{ids[1]}<' in client.get(place).text or f'">{ids[1]}</a>' in client.get(place).text, place
 

@@ -106,13 +106,13 @@ def test_a_lasso_is_a_list_and_rules_that_are_saved(copied: Path) -> None:
     html = client.get(f"{place}/map", params={"lasso": whole}).text
     page = Page(html).text
     rows = [row for row, half in enumerate(columns["half"]) if half == "discovery"]
-    assert f"{len(rows)} queries of the discovery half" in page and "Rules for this selection" in page
+    assert f"{len(rows)} queries of the open half" in page and "Rules for this selection" in page
     assert f"1 to 50 of {len(rows)}" in page and html.count('value="paired"') >= 1
-    assert "keeps" in page and "10 nearest neighbors" in page
+    assert "keeps" in page and "10 nearest neighbors" in page and '<input name="rule" value=""' in html
     sealed = [row for row, half in enumerate(columns["half"]) if half != "discovery"]
     assert not any(f'/queries/{row}"' in html for row in sealed)
     none = Page(client.get(f"{place}/map", params={"lasso": "5,5,6,5,6,6"}).text).text
-    assert "0 queries of the discovery half" in none and "No rule on the stored attributes" in none
+    assert "0 queries of the open half" in none and "No rule on the stored attributes" in none
     rule = {"rule": "digits is yes", "view": "paired"}
     assert client.post(f"{place}/slices", data=rule, headers=ORIGIN, follow_redirects=False).status_code == 303
     known = [*load_inspection(copied)[1], *saved_slices(load_inspection(copied)[0])]

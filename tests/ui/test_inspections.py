@@ -80,6 +80,35 @@ def test_slices_kinds_and_queries_are_those_of_the_inspection(copied: Path) -> N
     assert all(one["name"] in figures for one in about["figures"]) and f"{about['figures'][0]['value']:.3f}" in figures
 
 
+TOPIC = "topic is 9-token-current-item@1a2b3c4d5e6f"
+
+
+def test_topics_have_their_words_and_statuses_are_plain_on_every_page(copied: Path) -> None:
+    file = copied / "slices.json"
+    stored = json.loads(file.read_text())
+    slices = stored["slices"] if isinstance(stored, dict) else stored
+    slices[0] |= {"rule": TOPIC, "words": f"the query's {TOPIC}"}
+    file.write_text(json.dumps(stored))
+    table = pq.read_table(copied / "queries.parquet")
+    column = [TOPIC.removeprefix("topic is ")] * table.num_rows
+    place_of = table.schema.get_field_index("topic")
+    named = table.set_column(place_of, "topic", [column])
+    pq.write_table(named, copied / "queries.parquet")
+    client, place = opened()
+    row = client.get(f"/api{place}?slice={slices[0]['id']}").json()["queries"][0]["row"]
+    view = slices[0]["view"]
+    for address in ("/inspect", f"{place}?view={view}", f"{place}/queries/{row}"):
+        html = client.get(address).text
+        text = Page(html).text
+        assert "token, current, item" in text and "1a2b3c4d5e6f" not in text, address
+        assert "proposed" not in text and "can show" not in text.lower(), address
+    for address in ("/inspect", f"{place}?view={view}"):
+        html = client.get(address).text
+        assert f'title="{TOPIC}"' in html, address  # who needs the rule finds it
+        assert '<abbr title="found among the open queries; nobody has asked' in html and "untested" in html, address
+        assert "Half of a suite's queries are open" in Page(html).text, address
+
+
 def test_filters_stand_in_the_address_and_agree_with_the_table(copied: Path) -> None:
     client, place = opened()
     columns, (_, slices) = load_columns(copied), load_inspection(copied)

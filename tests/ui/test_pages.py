@@ -5,19 +5,21 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from compared_runs import make_runs
 from hostile_page import HOSTILE, Page
 from ledger_samples import look, make_run
 from open_window import open_window, recorded
 from synthetic_run import make_run as make_whole_run
 
 from gemma4vec.evaluation.comparison.corrected import compare_pairs
-from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.evaluation.results.result import load_result, save_result
 from gemma4vec.files import home
 from gemma4vec.ledger.journal import JOURNAL
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.ledger.recording import decide, freeze, record_run
+from gemma4vec.ledger.recording import decide, freeze, record_evaluation, record_run
 from gemma4vec.ledger.run_folder import EVENTS, RunFolder
 from gemma4vec.ui.pages.run_list import contamination_of
 from gemma4vec.ui.static_files import static_files
@@ -64,14 +66,45 @@ def test_runs_are_listed_filtered_and_sorted() -> None:
 def test_what_a_run_was_made_from_is_next_to_its_own_rows() -> None:
     own = {"nfcorpus": {"rows": {"touched_queries": 0}}, "scifact": {"rows": {"touched_queries": 2}}}
     inherited = {"data": {"run-1": {}}, "unknown": ["a-teacher"], "pretrained": ["a-base"]}
-    assert contamination_of({"contamination": own}) == "touches queries of scifact: 2"
+    assert contamination_of({"contamination": own}) == "touches queries of scifact: 2; touches no query of nfcorpus"
     assert contamination_of({"contamination": own | {"scifact": {}}, "inherited": inherited}) == (
-        "none in 2 checked; not counted: the data of run-1; unknown: the data of a-teacher"
+        "touches no query of nfcorpus, scifact; not counted: the data of run-1; unknown: the data of a-teacher"
     )
-    assert (
-        contamination_of({"contamination": None, "inherited": {"pretrained": ["a-base"]}})
-        == "not checked when it began"
+    assert contamination_of({"contamination": None, "inherited": {"pretrained": ["a-base"]}}) == "not checked yet"
+
+
+def test_the_mark_of_a_score_says_more_than_the_training_knew_when_it_began() -> None:
+    def mark(ids: list[str], unchecked: list[str], sources: int = 1) -> dict[str, Any]:
+        return {"sources": [{}] * sources, "unchecked": unchecked, "touched_queries": {"task": ids}}
+
+    assert contamination_of({"contamination": None, "marks": {"s": mark([], [])}}) == "touches no query of s"
+    began = {"s": {"rows": {"touched_queries": 0}}}
+    assert contamination_of({"contamination": began, "marks": {"s": mark(["q1"], [])}}) == "touches queries of s: 1"
+    assert contamination_of({"contamination": began, "marks": {"s": None}}) == "not checked against s"
+    several = {"a": mark([], []), "b": mark([], ["rows"], 0), "c": mark(["q"], ["more"]), "d": None}
+    assert contamination_of({"contamination": began, "marks": several}) == (
+        "touches queries of c: 1; touches no query of a, s; not checked against b, c, d"
     )
+    odd = {"a": {"sources": [{}], "touched_queries": {"task": 3}}, "b": {"sources": [{}], "touched_queries": []}}
+    assert contamination_of({"contamination": {"c": 1}, "marks": odd}) == "touches no query of a, b"
+    many = {name: mark([], []) for name in "abcde"}
+    assert contamination_of({"contamination": None, "marks": many}) == "touches no query of a, b, c and 2 more"
+
+
+def test_contamination_is_the_same_in_the_list_and_beside_the_score() -> None:
+    ids = make_runs(home(), {"base": 0.3}, queries=4)
+    folder = home() / ids[0] / "evals" / "trained" / "test"
+    result = load_result(folder)
+    source = {"name": "rows", "found_documents": 0}
+    result.settings["contamination"] = {"sources": [source], "unchecked": [], "touched_queries": {}}
+    result.settings["created"] = "2027-01-01T00:00:00"  # a newer evaluation
+    save_result(result, folder, [])
+    record_evaluation(folder)
+    _, client = open_window()
+    for address in ("/", f"/runs/{ids[0]}"):
+        text = shown(client, address).text
+        assert "touches no query of test" in text and "not checked" not in text, address
+    assert "checked: training data touches no query" in shown(client, f"/runs/{ids[0]}").text
 
 
 def test_a_long_list_has_pages_and_odd_numbers_of_pages_are_answered() -> None:

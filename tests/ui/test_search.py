@@ -69,10 +69,30 @@ def test_hits_are_those_of_the_index_and_bm25_beside_them() -> None:
 def test_several_models_stand_side_by_side_and_a_broken_one_says_why() -> None:
     keys = [make_index(name) for name in ("first", "second", "large", "broken")]
     _, client, _ = searching()
-    page = Page(client.get("/search", params=[("q", "x"), *(("index", key) for key in keys)]).text).text
-    assert (
-        "first (" in page and "second (" in page and "too large for the free memory" in page and "has no model" in page
-    )
+    html = client.get("/search", params=[("q", "x"), *(("index", key) for key in keys)]).text
+    page = Page(html).text
+    assert "too large for the free memory" in page and "has no model" in page
+    for letter, name, key in zip("ABCD", ("first", "second", "large", "broken"), keys, strict=True):
+        about = key.replace("/", ", index ")  # ids stand where who needs them finds them
+        assert f'<h2 title="{about}"><b class="letter">{letter}</b> {name}</h2>' in html
+        assert name == "broken" or key.split("/")[0] not in page  # its reason names the folder
+    assert "in A first" in page and "in B second" in page
+
+
+def test_indexes_have_as_much_of_a_name_as_tells_them_apart() -> None:
+    keys = [make_index(name) for name in ("same", "same", "other", "alone")]
+    other = home() / keys[2].replace("/", "/index/")
+    SearchIndex.build(other.parent / "more", functions(5), FakeEmbedder())
+    window, _ = open_window()
+    labels = {one.key: one.label for one in list_sources(window.runs.all())}
+    ends = [key.split("/")[0][-4:] for key in keys]
+    assert labels == {
+        keys[0]: f"same {ends[0]}",
+        keys[1]: f"same {ends[1]}",
+        keys[2]: "other, test",
+        keys[2].replace("test", "more"): "other, more",
+        keys[3]: "alone",
+    }
 
 
 def test_without_an_index_it_says_how_to_make_one_and_odd_requests_are_one_line() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from gemma4vec.inspection.geometry.figures import Figure
 from gemma4vec.inspection.kinds import NEAR, TOP, KindCount
-from gemma4vec.inspection.slices import Slice
+from gemma4vec.inspection.predicates import readable_rule
+from gemma4vec.inspection.slices import PROPOSED, Slice
 
 SHOWN = 3
 CLEAR = 0.05  # p of a slice that is worth opening
@@ -58,7 +59,7 @@ def advise(
 
     Args:
         slices: proposed, strongest first.
-        kinds: counted over the discovery half.
+        kinds: counted over the open half.
         figures: of the geometry, possibly none.
         other: name of the model that was compared with.
         limit: tokens that the model reads; None for one without a limit.
@@ -72,15 +73,16 @@ def advise(
 
 def _of_slices(slices: Sequence[Slice]) -> list[Advice]:
     shown = [one for one in slices if one.view == slices[0].view]  # paired, where there is another model
-    clear = [one for one in shown if one.p_max_t <= CLEAR and one.status == "proposed"]
+    clear = [one for one in shown if one.p_max_t <= CLEAR and one.status == PROPOSED]
     if not clear:
         return []
     best = clear[0]
     return [
         Advice(
-            f"confirm the slice '{best.rule}' before changing anything for it: gemma4vec inspect confirm {best.id}",
+            f"confirm the slice '{readable_rule(best.rule)}' before changing anything for it: "
+            f"gemma4vec inspect confirm {best.id}",
             f"gap {best.gap:+.3f} on {best.n} queries, p {max(best.p_max_t, 0.001):.3f} among {best.tried} rules; the "
-            f"sealed half shows gaps from {best.can_show:.3f}",
+            f"sealed half detects gaps from {best.can_show:.3f}",
             1.0,
         )
     ]

@@ -38,7 +38,7 @@ class Confirmation:
     Attributes:
         verdict: confirmed if the gap is below 0 with `p_family` at most .05, else refuted.
         found: the gap on the sealed half.
-        proposed_gap: the gap on the discovery half; None for a rule that a person gave.
+        proposed_gap: the gap on the open half; None for a rule that a person gave.
         p_family: p times the number of slices opened on these contents so far (`opened`), at most 1.
     """
 
@@ -62,7 +62,7 @@ class Confirmation:
     def sentence(self) -> str:
         """For a person."""
         one = self.found
-        before = "" if self.proposed_gap is None else f" (discovery half: {self.proposed_gap:+.3f})"
+        before = "" if self.proposed_gap is None else f" (open half: {self.proposed_gap:+.3f})"
         return (
             f"{self.verdict}: {self.rule}: {self.metric} gap {one.gap:+.3f} ({one.low:+.3f} to {one.high:+.3f}){before}"
             f" on {one.n_inside} sealed queries against {one.n_outside} others, p {one.p:.4f}, {self.p_family:.4f} as "

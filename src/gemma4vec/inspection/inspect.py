@@ -27,6 +27,7 @@ from gemma4vec.inspection.inspection_files import CLUSTERS, LAYERS, MAP, PROBES,
 from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
 from gemma4vec.inspection.layers.scores import layer_scores
 from gemma4vec.inspection.layers.states import find_embedder
+from gemma4vec.inspection.predicates import TOPIC
 from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model, touched_by_training
 from gemma4vec.inspection.slices import SPENT, TOUCHED, Slice, find_slices, touched_sentence, touched_slice, with_status
@@ -35,7 +36,7 @@ from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_count
 from gemma4vec.inspection.topics.clusters import cluster_queries
 from gemma4vec.inspection.topics.map import DOCUMENTS as MAPPED
 from gemma4vec.inspection.topics.map import NOT_KNOWN, MapPoints, map_suite
-from gemma4vec.inspection.topics.space import TOPIC, TopicSpace, find_topics
+from gemma4vec.inspection.topics.space import TopicSpace, find_topics
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.ledger.suite_contents import split_order
 from gemma4vec.ledger.suite_halves import sealed_half
@@ -299,8 +300,8 @@ def _why_no_slices(reading: Reading, other: Reading | None, metric: str, open_N:
     values_D = reading.values(metric)[open_N]
     equal = np.ptp(values_D) == 0.0 and (other is None or np.ptp(other.values(metric)[open_N]) == 0.0)
     if equal:
-        return f"no slices: all {len(values_D)} queries of the discovery half score {values_D[0]:.3f}"
-    return f"no slices: no rule has enough of the discovery half's {len(values_D)} queries on either side"
+        return f"no slices: all {len(values_D)} queries of the open half score {values_D[0]:.3f}"
+    return f"no slices: no rule has enough of the open half's {len(values_D)} queries on either side"
 
 
 def _geometry(

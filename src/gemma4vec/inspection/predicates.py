@@ -18,6 +18,7 @@ from gemma4vec.inspection.attributes import ATTRIBUTES, Value
 
 Relation = Literal["<=", ">", "is"]
 YES, NO = "yes", "no"
+TOPIC = "topic"  # the attribute whose values are names of topics in a frozen space (`topics.space`)
 _CONDITION = re.compile(r"\s*(\w+)\s*(<=|>|is)\s*(.+?)\s*")
 
 
@@ -46,6 +47,11 @@ class Condition:
         shown = f"{self.value:.6g}" if isinstance(self.value, float) else self.value
         return f"{self.attribute} {self.relation} {shown}"
 
+    def short(self) -> str:
+        """As a person reads it: a topic by its words, everything else as a rule writes it."""
+        is_topic = self.attribute == TOPIC and isinstance(self.value, str)
+        return f"topic: {topic_words(str(self.value))}" if is_topic else str(self)
+
 
 @dataclass(frozen=True)
 class Predicate:
@@ -72,6 +78,10 @@ class Predicate:
     def __str__(self) -> str:
         return " and ".join(map(str, self.conditions))
 
+    def short(self) -> str:
+        """The rule as a person reads it; `str` writes it as commands and addresses take it."""
+        return " and ".join(one.short() for one in self.conditions)
+
     def words(self) -> str:
         """The rule with the attributes in words."""
         parts = []
@@ -83,8 +93,31 @@ class Predicate:
             else:
                 relation = {"<=": "at most", ">": "over", "is": "is"}[one.relation]
                 value = "unsure" if one.value == UNDETERMINED else one.value
+                if one.attribute == TOPIC and isinstance(value, str):
+                    value = topic_words(value)
                 parts.append(f"{what} {relation} {f'{value:.3g}' if isinstance(value, float) else value}")
         return ", ".join(parts)
+
+
+def topic_words(name: str) -> str:
+    """The words of a topic's name in a rule: `ship, harbor, sail` of `2-ship-harbor-sail@1a2b3c4d5e6f`."""
+    return ", ".join(name.partition("@")[0].split("-")[1:]) or name
+
+
+def readable_rule(text: str) -> str:
+    """A stored rule as `Predicate.short` says it; one that cannot be read stays as it is."""
+    try:
+        return parse_predicate(text).short()
+    except InputError:
+        return text
+
+
+def rule_in_words(text: str) -> str:
+    """A stored rule as `Predicate.words` says it; one that cannot be read stays as it is."""
+    try:
+        return parse_predicate(text).words()
+    except InputError:
+        return text
 
 
 def parse_predicate(text: str) -> Predicate:

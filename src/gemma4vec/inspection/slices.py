@@ -1,4 +1,4 @@
-"""Slices on which a model does worse than elsewhere: found on the discovery half, corrected for all that were tried.
+"""Slices on which a model does worse than elsewhere: found on the open half, corrected for all that were tried.
 
 The paired view (a model minus another, per query) comes first. Hard queries are hard for everybody: the slice with the
 lowest scores was the one on which the model led BM25 on one of our suites.
@@ -19,23 +19,30 @@ from gemma4vec.statistics.slices.max_t import max_t
 
 View = Literal["paired", "absolute"]
 PROPOSED, SPENT = "proposed", "spent"
+STATUS_WORDS = {
+    PROPOSED: ("untested", "found among the open queries; nobody has asked the sealed half yet"),
+    "confirmed": ("confirmed", "the sealed half shows the gap too"),
+    "refuted": ("refuted", "the sealed half does not show the gap"),
+    SPENT: ("spent", "its sealed queries have judged a remedy, so they test nothing more"),
+}
+"""What people read for a status, and what it means."""
 STRONGEST = 5
 TOUCHED = "in_training"
-SMALLEST = 10  # queries of the discovery half on either side of a rule
+SMALLEST = 10  # queries of the open half on either side of a rule
 SMALLEST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice with what the discovery half says of it.
+    """One slice with what the open half says of it.
 
     Attributes:
         id: by which `gemma4vec inspect confirm` knows it.
         view: "paired" for differences of two models, "absolute" for one model's scores.
         n, n_sealed: queries of each half that belong to it.
-        inside, outside: means of the discovery half's queries.
+        inside, outside: means of the open half's queries.
         p, p_max_t: alone, and as one of all that were tried in this view (`tried`).
-        can_show: the gap that the sealed half will find four times out of five, from the discovery half's spread.
+        can_show: the gap that the sealed half will find four times out of five, from the open half's spread.
         status: proposed, confirmed, refuted, or spent by the verification of a remedy.
     """
 
@@ -73,7 +80,7 @@ def find_slices(
     """Propose slices, strongest first, with at most one rule for each attribute.
 
     Args:
-        values: of every query, [N]; only those of the discovery half are used.
+        values: of every query, [N]; only those of the open half are used.
         attributes: columns of all queries.
         sealed: bool[N].
         view: what the values are.
@@ -157,12 +164,12 @@ def touched_slice(
     """Queries that the training data touches beside the others, whether or not they are among the strongest slices.
 
     The slice and its side, higher, are fixed before anything is looked at, so neither p nor the interval needs a
-    correction. Only queries of the discovery half have values here.
+    correction. Only queries of the open half have values here.
 
     Args:
         values: of every query, [N], by view.
         touched: of every query; None where nobody knows.
-        open_N: the discovery half, bool[N].
+        open_N: the open half, bool[N].
         permutations, seed: of p.
 
     Returns:
@@ -203,7 +210,7 @@ def touched_sentence(found: Mapping[str, Any], total: int, compared: str) -> str
     limits = f"{one['low']:+.3f} to {one['high']:+.3f}" if np.isfinite(one["low"]) else "no interval of one query"
     return (
         f"{head}: {compared} {one['inside']:+.3f} there, {one['outside']:+.3f} elsewhere, gap {one['gap']:+.3f} "
-        f"({limits}), one-sided p {one['p']:.3f} (higher there); can show {one['can_show']:.3f}"
+        f"({limits}), one-sided p {one['p']:.3f} (higher there); detects from {one['can_show']:.3f}"
     )
 
 

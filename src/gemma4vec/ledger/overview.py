@@ -1,5 +1,6 @@
 """The ledger's runs with their scores and decisions, and the differences between two of them."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ RUNNING = "running"
 
 
 def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return every run as last recorded, oldest first, with "scores", "further_looks", "decision", "words", "deleted".
+    """Return every run as last recorded, oldest first, with "scores", "marks", "further_looks", "decision", "words" and
+    "deleted".
 
     "scores" is suite -> nDCG@10 of the run's own model: the newest evaluation of each suite whose texts were not
-    truncated below the model's own limit. "further_looks" is suite -> reason, for scores of a final suite that the run
-    had been scored on before.
+    truncated below the model's own limit. "marks" is suite -> the contamination mark of that evaluation
+    (`evaluation.scoring.contamination_mark`), or None. "further_looks" is suite -> reason, for scores of a final suite
+    that the run had been scored on before.
     """
     runs = [
         _read_run(ledger, row["body"])
@@ -28,14 +31,16 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
     scores: dict[str, dict[str, float | None]] = {}  # None: was not a number
+    marks: dict[str, dict[str, dict[str, Any] | None]] = {}
     further: dict[str, dict[str, str]] = {}
     for row in drop_truncated(recorded_evaluations(ledger)):
         if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:
             scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
+            marks.setdefault(row["run_id"], {})[row["suite"]] = _read_mark(row["contamination"])
             further.setdefault(row["run_id"], {})[row["suite"]] = row["look_again"] or ""
     for run in runs:
         made = decisions.get(run["run_id"])
-        run["scores"] = scores.get(run["run_id"], {})
+        run["scores"], run["marks"] = scores.get(run["run_id"], {}), marks.get(run["run_id"], {})
         run["further_looks"] = {suite: why for suite, why in further.get(run["run_id"], {}).items() if why}
         run["decision"], run["words"] = (made["decision"], made["words"]) if made else (None, None)
         run["deleted"] = not (Path(run["path"]) / MANIFEST).is_file()
@@ -90,11 +95,12 @@ def newest_evaluations(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
 def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
     """Return all evaluations of runs, or of one run, oldest first: columns as in `newest_evaluations`, and "run_id",
     "look", "metric" (the suite's main one), "max_tokens" (truncation limit, or None), "look_again" (the reason of a
-    further look at a final suite, or None)."""
+    further look at a final suite, or None), "contamination" (the mark as JSON text, or None)."""
     query = (
         "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder, look, "
         "json_extract(settings, '$.metric') AS metric, json_extract(settings, '$.model.max_tokens') AS max_tokens, "
-        "json_extract(settings, '$.look_again') AS look_again "
+        "json_extract(settings, '$.look_again') AS look_again, "
+        "json_extract(settings, '$.contamination') AS contamination "
         "FROM evaluations WHERE run_id "
     )
     where, parameters = ("= ?", [run_id]) if run_id else ("IS NOT NULL", [])
@@ -118,6 +124,14 @@ def _read_object(ledger: Ledger, text: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged_index_error(ledger.path, "a record is not an object")
     return value
+
+
+def _read_mark(text: object) -> dict[str, Any] | None:
+    """Read the mark of a score; None where it has none, or something else in its place."""
+    with contextlib.suppress(JsonError):
+        found = loads_json(text, nonfinite=True) if isinstance(text, str) else None
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def drop_truncated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

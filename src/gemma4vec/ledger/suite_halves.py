@@ -105,7 +105,7 @@ def _recorded(fingerprint: str) -> Halves | None:
 def shown_queries(
     fingerprint: str, query_ids: Sequence[str], queries: Sequence[str] | None, halves: Halves | None = None
 ) -> Mask:
-    """Whether each query may be shown, bool[N]: of the discovery half, and sealed in no other suite that shares it.
+    """Whether each query may be shown, bool[N]: of the open half, and sealed in no other suite that shares it.
 
     Args:
         fingerprint, query_ids, halves: as `split_halves`.

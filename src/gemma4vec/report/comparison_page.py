@@ -14,6 +14,7 @@ from gemma4vec.evaluation.results.marks import quality_of
 from gemma4vec.report.charts import comparison_charts
 from gemma4vec.report.charts.checkpoint_charts import draw_checkpoint_charts
 from gemma4vec.report.charts.forest import draw_forest_axis, draw_forest_row, forest_scale
+from gemma4vec.report.charts.series import draw_swatch, series_class, series_letter, series_shape
 from gemma4vec.report.charts.svg import Scale
 from gemma4vec.report.content.comparison_data import (
     Group,
@@ -22,6 +23,7 @@ from gemma4vec.report.content.comparison_data import (
     TaskDifference,
     read_comparison,
 )
+from gemma4vec.report.content.comparison_headline import format_comparison_headline, order_sentences
 from gemma4vec.report.content.contamination_sentence import contamination_sentence
 from gemma4vec.report.content.examples import find_examples
 from gemma4vec.report.content.run_data import METRICS, PRIMARY, describe_method, format_value, select_columns, shorten
@@ -54,14 +56,18 @@ def comparison_values(found: RunComparison, correction: Correction, *, examples:
     """Return the template values of the page; `examples` loads the suites' texts."""
     groups, first = found.groups, found.groups[0].label
     places = {group.label: place for place, group in enumerate(groups)}
+    letters = {label: series_letter(place) for label, place in places.items()}
+    names = {label: f"{letter} {label}" for label, letter in letters.items()}
     return {
         "title": " against ".join(places) if len(places) < 4 else f"{len(places)} recipes",
         "found": found,
         "first": first,
-        "headline": format_comparison_headline(found),
+        "headline": format_comparison_headline(found, names),
+        "orders": order_sentences(found, names),
         "created": datetime.now(UTC).isoformat(" ", "minutes")[:16],
         "correction": {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}.get(correction, correction),
-        "colors": {label: comparison_charts.series_class(place) for label, place in places.items()},
+        "letters": letters,
+        "swatches": {label: draw_swatch(place) for label, place in places.items()},
         "runs": [_describe_runs(group) for group in groups],
         "sections": [_section(found, section, places, examples) for section in found.suites],
         "losses": draw_chart(lambda width: comparison_charts.draw_loss_curves(groups, width)),
@@ -78,29 +84,6 @@ def comparison_values(found: RunComparison, correction: Correction, *, examples:
         "more_differing": max(0, len(found.differing) - MOST_DIFFERING),
         "costs": [(group.label, _format_costs(group)) for group in groups],
     }
-
-
-def format_comparison_headline(found: RunComparison) -> str:
-    """Summarize the comparisons on the first suite in one or two sentences."""
-    if not found.suites:
-        return "No trained model of these runs has been evaluated yet, so nothing can be said about which is better."
-    section, first = found.suites[0], found.groups[0].label
-    decided = [
-        f"{a} is {one.verdict.word} than {b} ({one.difference:+.3f}, "
-        f"{one.interval.low:+.3f} to {one.interval.high:+.3f}{one.scope.clause() if one.scope else ''})"
-        for a, b, one in section.comparisons
-        if b == first and one.verdict.word in ("better", "worse")
-    ]
-    open_ones = [a for a, b, one in section.comparisons if b == first and one.verdict.word == "undetermined"]
-    same = [a for a, b, one in section.comparisons if b == first and one.verdict.word == "equivalent"]
-    sentences = [f"On {section.name}: {'; '.join(decided)}." if decided else ""]
-    if open_ones:
-        lead = "" if decided else f"On {section.name}: "
-        sentences.append(
-            f"{lead}{'undetermined' if not decided else 'Undetermined'} against {first}: {', '.join(open_ones)}."
-        )
-    sentences += [f"Equivalent to {first}: {', '.join(same)}."] if same else []
-    return " ".join(sentence for sentence in sentences if sentence) or f"Nothing was compared on {section.name}."
 
 
 def _describe_runs(group: Group) -> dict[str, Any]:
@@ -138,7 +121,7 @@ def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]
             for row in section.rows
         ],
         "forest": [
-            (a, b, one, draw_forest_row(f"{a} minus {b}", one.interval, scale, "trained"))
+            (a, b, one, draw_forest_row(f"{a} minus {b}", one.interval, scale, "difference"))
             for a, b, one in section.comparisons
         ],
         "axis": draw_forest_axis(scale, section.metric) if comparisons else None,
@@ -162,8 +145,8 @@ def _over_seeds(one: Comparison) -> bool:
 
 def _draw_task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Markup:
     """Draw one recipe's difference from the first recipe on one task."""
-    title, shape = f"{row.label} minus {first} on {row.task}", comparison_charts.SHAPES[place % 3]
-    return draw_forest_row(title, row, scale, comparison_charts.series_class(place), shape)
+    title = f"{row.label} minus {first} on {row.task}"
+    return draw_forest_row(title, row, scale, series_class(place), series_shape(place))
 
 
 def _contamination_sentences(section: SuiteSection) -> list[tuple[str, str]]:

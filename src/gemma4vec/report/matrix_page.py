@@ -6,8 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gemma4vec.report.charts.comparison_charts import SHAPES, series_class
 from gemma4vec.report.charts.forest import draw_forest_axis, draw_forest_row, forest_scale
+from gemma4vec.report.charts.series import series_class, series_shape
 from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded_range, picture
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.templating import draw_chart, render_template, write_page
@@ -100,7 +100,7 @@ def _draw_cost(
     for place, row in measured:
         x, score, css = panel.x(row["minutes"]), row["final_mean"], colors[row["variant"]]
         parts.append(line((x, panel.y(score["low"])), (x, panel.y(score["high"])), f"interval {css}"))
-        parts.append(marker((x, panel.y(score["mean"])), f"mark {css}", SHAPES[place % 3], 5.0))
+        parts.append(marker((x, panel.y(score["mean"])), f"mark {css}", series_shape(place), 5.0))
     described = "; ".join(
         f"{row['variant']}: {row['minutes']:.1f} min, {row['final_mean']['mean']:.3f}" for _, row in measured
     )

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.report.charts.comparison_charts import series_class
 from gemma4vec.report.charts.forest import draw_forest_axis, draw_forest_row, forest_scale
 from gemma4vec.report.charts.lineage import Node, draw_lineage
+from gemma4vec.report.charts.series import series_class
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.templating import draw_chart, render_template, write_page
 from gemma4vec.statistics.bootstrap import Interval

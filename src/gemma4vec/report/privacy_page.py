@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.report.charts.comparison_charts import series_class
 from gemma4vec.report.charts.leak_chart import draw_leak, kinds_of
+from gemma4vec.report.charts.series import series_class
 from gemma4vec.report.templating import draw_chart, render_template, write_page
 
 KINDS = {

@@ -48,7 +48,8 @@ def make_environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters["p"] = format_p_value
+    environment.filters |= {"p": format_p_value, "rule": _rule, "rule_words": _rule_words}
+    environment.filters |= {"status": _status, "status_words": _status_words}
     environment.globals["span"] = span
     return environment
 
@@ -67,6 +68,35 @@ def write_page(path: Path, page: str) -> Path:
 def span(interval: Any, form: str) -> str:
     """Format the limits of an object with `low` and `high`. One query, or equal values, have no interval."""
     return f"{form % interval.low} to {form % interval.high}" if interval.high > interval.low else "no interval"
+
+
+# What reads rules is imported when a page has one: the window starts without it.
+def _rule(text: str) -> str:
+    """A slice's rule as a person reads it."""
+    from gemma4vec.inspection.predicates import readable_rule
+
+    return readable_rule(str(text))
+
+
+def _rule_words(text: str) -> str:
+    """A slice's rule with its attributes in words."""
+    from gemma4vec.inspection.predicates import rule_in_words
+
+    return rule_in_words(str(text))
+
+
+def _status(status: str) -> str:
+    """The word for a slice's status."""
+    from gemma4vec.inspection.slices import STATUS_WORDS
+
+    return STATUS_WORDS.get(status, (status, ""))[0]
+
+
+def _status_words(status: str) -> str:
+    """What a slice's status means."""
+    from gemma4vec.inspection.slices import STATUS_WORDS
+
+    return STATUS_WORDS.get(status, (status, ""))[1]
 
 
 def _finalize(value: Any) -> Any:

@@ -26,10 +26,13 @@ def test_a_minus_b_and_its_mirror_image() -> None:
     assert found.difference == pytest.approx(np.mean(HIGHER) - BASE.mean())
     assert found.interval.low < found.difference < found.interval.high
     assert found.verdict.word == "better"
-    assert found.sentence().startswith("new is better than old on suite: ndcg@10 ")
+    gain = f"new is better than old by {found.difference:.4f} on suite: ndcg@10 {found.mean_a:.4f} against "
+    assert found.sentence().startswith(gain) and f"difference A - B {found.difference:+.4f};" in found.sentence()
     mirrored = _compare_uncorrected(result(BASE.tolist(), "old"), result(HIGHER, "new"))
     assert mirrored.difference == pytest.approx(-found.difference)
     assert mirrored.verdict.word == "worse"
+    assert mirrored.sentence().startswith(gain)  # the better one is named first, whichever side it is
+    assert f"difference A - B {mirrored.difference:+.4f};" in mirrored.sentence()
     assert mirrored.test.p == found.test.p
 
 

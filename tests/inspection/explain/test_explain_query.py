@@ -69,7 +69,7 @@ def test_refusals_are_one_line() -> None:
     subject = Subject(MODEL, "words")
     sealed = next(key for key in SUITE.query_ids if key not in OPEN)
     for asked, suite, message in (
-        (sealed, SUITE, "is in the sealed half of probed; explain one of the discovery half"),
+        (sealed, SUITE, "is in the sealed half of probed; explain one of the open half"),
         ("x", SUITE, "probed has no query 'x'"),
         (OPEN[0], replace(SUITE, role="final"), "explain shows single queries: probed is a final suite"),
     ):

@@ -78,7 +78,7 @@ def test_probes_are_files_of_an_inspection(tmp_path: Path) -> None:
     stored = load_extra(tmp_path / "out", FILE)
     assert stored is not None and [one["name"] for one in stored["probes"]] == ["position", "limit"]
     assert stored["figures"][0]["probe"] == "position" and stored["probes"][1]["curve"]["bm25"] == 1.0
-    assert stored["figures"][0]["n"] == 40  # queries of the discovery half
+    assert stored["figures"][0]["n"] == 40  # queries of the open half
     assert any(one.what.startswith("train on rows whose evidence is not first") for one in found.advice)
     inspect(Subject(WordVectors(decay=0.9), "words"), suite, tmp_path / "out")
     assert load_extra(tmp_path / "out", FILE) is None

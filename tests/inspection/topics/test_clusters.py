@@ -126,7 +126,9 @@ def test_a_space_is_made_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(known, TopicSpace) and known.fingerprint == made.fingerprint
     assert known.topics(suite.queries) == made.topics(suite.queries)
     rule = parse_predicate(f"topic is {made.rule_value(1)}")
-    assert str(rule) == f"topic is {made.rule_value(1)}" and rule.words().startswith("the query's topic is 1-")
+    made_words = ", ".join(made.names[1].split("-")[1:])
+    assert str(rule) == f"topic is {made.rule_value(1)}" and rule.words() == f"the query's topic is {made_words}"
+    assert rule.short() == f"topic: {made_words}" and "@" not in rule.short() + rule.words()
     columns = with_topics({"digits": [False] * 120}, rule, suite.queries)
     assert rule.mask(columns).sum() == (made.labels(suite.queries) == 1).sum() > 0
     assert with_topics({"digits": [True]}, parse_predicate("digits is yes"), ["q"]) == {"digits": [True]}

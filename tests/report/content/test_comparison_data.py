@@ -69,7 +69,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
     assert f"{interval.mean:.3f} {interval.low:.3f} to {interval.high:.3f}" in shown.text
     one = section.comparisons[0][2]
     assert one.verdict.word == "better" and one.verdict.family == 2
-    assert f"better is better than base ({one.difference:+.3f}, " in shown.text
+    assert f"B better is better than A base by {one.difference:.3f} (95% interval " in shown.text
     for words in (
         "moved as hoped",
         "better finds more",
@@ -104,7 +104,7 @@ def test_verdicts_say_what_they_speak_of_and_marks_stay(suite: RetrievalSuite, t
     shown = page([*base, *better], tmp_path / "page.html")
     for words in (
         "on minus base: over 6 seeds and the queries: speaks of the recipe.",
-        "over seeds and queries, can show",
+        "over seeds and queries, detects from",
         "Student's t over seeds and queries where the verdict says so",
         "BM25: degenerate",
         "base minus BM25: bm25: degenerate",
@@ -116,7 +116,7 @@ def test_verdicts_say_what_they_speak_of_and_marks_stay(suite: RetrievalSuite, t
     few = page([*base[:5], *better], tmp_path / "few.html")
     left = f"another run of recipe id-base exists and is left out ({base[5].run_id})"
     assert few.text.count("speaks only of these runs and not of the recipe, since " + left) >= 1
-    assert "over seeds and queries, can show" not in few.text and "of these runs, can show" in few.text
+    assert "over seeds and queries, detects from" not in few.text and "of these runs, detects from" in few.text
 
 
 def test_the_page_loads_nothing_and_is_whole(suite: RetrievalSuite, tmp_path: Path) -> None:

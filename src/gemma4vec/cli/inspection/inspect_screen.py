@@ -14,7 +14,7 @@ SHOWN = 5
 def screen(found: Mapping[str, Any]) -> RenderableType:
     """Render what `gemma4vec inspect --json` prints."""
     halves = found["halves"]
-    split = f"{halves['discovery']} found on, {halves['sealed']} sealed" if halves else "no halves"
+    split = f"{halves['discovery']} open, {halves['sealed']} sealed" if halves else "no halves"
     means = ", ".join(f"{name} {value:.3f}" for name, value in found["discovery_means"].items())
     head = f"{found['suite']['name']}: {found['queries']} queries ({split}), {found['metric']}: {means}"
     parts: list[RenderableType] = [Text(head)]
@@ -24,7 +24,7 @@ def screen(found: Mapping[str, Any]) -> RenderableType:
         view = f"{found['model']['name']} minus {found['against']['name']}" if paired else found["model"]["name"]
         parts.append(
             table(
-                ["slice", "queries", "inside", "elsewhere", "gap", "p", "can show", "id"],
+                ["slice", "queries", "inside", "elsewhere", "gap", "p", "detects from", "id"],
                 [_slice(one) for one in shown],
                 title=f"Slices, {view}; p is corrected for {shown[0]['tried']} rules",
             )

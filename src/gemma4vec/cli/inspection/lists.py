@@ -43,7 +43,7 @@ def flips_command(
 ) -> None:
     """List the queries that one model answers and the other does not, those beyond seed noise first.
 
-    Queries of the discovery half alone, with the first ten documents of both.
+    Queries of the open half alone, with the first ten documents of both.
     """
     from gemma4vec.cli.output import emit
     from gemma4vec.files import check_writable, home, write_json
@@ -71,7 +71,7 @@ def flips_command(
 
 def explain_command(
     model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or bundled:NAME.")],
-    query: Annotated[str, typer.Argument(help="Id of a query of the discovery half.", metavar="QUERY")],
+    query: Annotated[str, typer.Argument(help="Id of a query of the open half.", metavar="QUERY")],
     suite: Dev,
     task: TaskName = None,
     dtype: Dtype = "auto",

@@ -109,16 +109,17 @@ class Comparison:
         return self.interval.mean
 
     def sentence(self) -> str:
-        """Describe the result in one sentence."""
-        word = {
-            "better": f"{self.a} is better than {self.b}",
-            "worse": f"{self.a} is worse than {self.b}",
-            "equivalent": f"{self.a} and {self.b} are equivalent",
-            "undetermined": f"undetermined whether {self.a} or {self.b} is better",
-        }[self.verdict.word]
+        """Describe the result in one sentence that names the better side first."""
+        worse = self.verdict.word == "worse"
+        first, second = (self.b, self.a) if worse else (self.a, self.b)
+        scores = (self.mean_b, self.mean_a) if worse else (self.mean_a, self.mean_b)
+        lead = {
+            "equivalent": f"{first} and {second} are equivalent",
+            "undetermined": f"undetermined whether {first} or {second} is better",
+        }.get(self.verdict.word, f"{first} is better than {second} by {abs(self.difference):.4f}")
         among = f", {self.touched.among()}" if self.touched else ""
         return (
-            f"{word} on {self.suite}{among}: {self.metric} {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
+            f"{lead} on {self.suite}{among}: {self.metric} {scores[0]:.4f} against {scores[1]:.4f}, difference A - B "
             f"{self.difference:+.4f}; {self.verdict.reason}{self.scope.clause() if self.scope else ''}."
         )
 

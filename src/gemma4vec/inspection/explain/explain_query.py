@@ -1,6 +1,6 @@
 """Why a document stands above the right one, for one query: gap, BM25's words, each sentence's part, cut, hub.
 
-Queries of the discovery half alone. Leaving a sentence out says what the score would be without it, not what the model
+Queries of the open half alone. Leaving a sentence out says what the score would be without it, not what the model
 "looked at": sentences that say the same carry each other.
 """
 
@@ -66,7 +66,7 @@ class Explained:
 def explain_query(
     subject: Subject, suite: RetrievalSuite, query_id: str, *, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Explain one query of the discovery half, as JSON values.
+    """Explain one query of the open half, as JSON values.
 
     Raises:
         InputError: a final suite, an unknown query or a sealed one, or a ranker without vectors.
@@ -79,7 +79,7 @@ def explain_query(
     row = suite.query_ids.index(query_id)
     sealed_N = sealed_half(suite)
     if sealed_N is not None and sealed_N[row]:
-        raise InputError(f"query '{query_id}' is in the sealed half of {suite.name}; explain one of the discovery half")
+        raise InputError(f"query '{query_id}' is in the sealed half of {suite.name}; explain one of the open half")
     if not shown_half(suite)[row]:
         raise InputError(f"query '{query_id}' is in the sealed half of another suite that has it; explain another one")
     known = set(suite.corpus_ids)

@@ -1,6 +1,6 @@
 """Two models as a reading list: queries that one answers and the other does not, those beyond seed noise first.
 
-Queries of the discovery half alone. With further trainings (seeds) of a side, a query's noise is the largest difference
+Queries of the open half alone. With further trainings (seeds) of a side, a query's noise is the largest difference
 between two trainings of one recipe on it; what lies below says nothing about the recipes.
 
 Legend: R runs of a side, N queries.

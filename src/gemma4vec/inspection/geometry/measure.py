@@ -31,7 +31,7 @@ def vector_figures(
 
     Args:
         model: its vectors come from the cache, where it has one.
-        queries: places of the queries whose judgments may be used: of the discovery half.
+        queries: places of the queries whose judgments may be used: of the open half.
         right: (query, document) places of right documents of these queries.
         shown: documents among the first ranks of each; searched whatever the sample.
         seed: of samples.

@@ -1,6 +1,6 @@
 """Documents that nobody judged and that may be right: above the right ones by several models, or near copies of them.
 
-Queries of the discovery half alone. Agreement of models that were trained alike is weaker than it looks, so somebody
+Queries of the open half alone. Agreement of models that were trained alike is weaker than it looks, so somebody
 reads the queue, and the share of right ones in a random sample of it is the flag's precision (`draws`).
 
 Legend: N queries.

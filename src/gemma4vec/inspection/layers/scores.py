@@ -32,7 +32,7 @@ def layer_scores(model: Any, suite: RetrievalSuite, rows: Sequence[int], seed: i
 
     Args:
         model: an embedder of ours, cached or not.
-        rows: places of the queries that may be used: of the discovery half.
+        rows: places of the queries that may be used: of the open half.
         seed: of the sample.
 
     Raises:

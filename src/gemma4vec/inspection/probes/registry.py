@@ -28,7 +28,7 @@ class Material:
     """What probes are made from.
 
     Attributes:
-        rows: places of the queries that may be used: of the discovery half.
+        rows: places of the queries that may be used: of the open half.
         tokenize: BM25's tokens.
         counter: tokens as the model reads them; None for a model without a known limit.
         seed: of orders, foreign sentences and replacements.

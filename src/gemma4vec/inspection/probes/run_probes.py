@@ -64,7 +64,7 @@ def probe_model(
     """The contents of `probes.json`: the probes, and their figures in order. Each probe is a step of its own.
 
     Args:
-        rows: places of the queries that may be used: of the discovery half.
+        rows: places of the queries that may be used: of the open half.
         names: of probes, as `chosen_probes` returns them.
         mark: what the names of the steps end with; other rows have another one.
     """

@@ -72,10 +72,10 @@ class Judgment:
 
 
 def detectable_effect(open_N: Floats, sealed: int, family: int) -> float:
-    """The gain that the sealed half will show four times out of five, from the spread on the discovery half.
+    """The gain that the sealed half will show four times out of five, from the spread on the open half.
 
     Args:
-        open_N: differences of the discovery half's queries in the slice.
+        open_N: differences of the open half's queries in the slice.
         sealed: number of the slice's sealed queries.
         family: slices opened on these contents, this one included.
 

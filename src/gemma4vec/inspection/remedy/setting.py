@@ -83,7 +83,7 @@ class Setting:
         return sum(len(one.rows) for one in self.own)
 
     def open_queries(self) -> list[int]:
-        """Places of the slice's queries in the discovery half."""
+        """Places of the slice's queries in the open half."""
         mask_N = self.predicate.mask(self.columns)
         return [row for row, half in enumerate(self.columns["half"]) if half == DISCOVERY and mask_N[row]]
 

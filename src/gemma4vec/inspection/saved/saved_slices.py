@@ -1,7 +1,7 @@
 """Slices that a person saved: rules on an inspection's attributes, kept in the ledger like every other record.
 
 Whoever picks a rule while looking at single queries has tried many without counting them. So a saved slice has its gap
-on the discovery half without a p, and the sealed half alone says whether there is one.
+on the open half without a p, and the sealed half alone says whether there is one.
 """
 
 import json
@@ -43,7 +43,7 @@ def save_slice(folder: Path, rule: str, view: View) -> dict[str, Any]:
         The slice with the fields of `slices.json`; what a choice by looking has not is None: `p`, `p_max_t`, `tried`.
 
     Raises:
-        InputError: no rule, an attribute that is not stored, too few queries of the discovery half on either side, no
+        InputError: no rule, an attribute that is not stored, too few queries of the open half on either side, no
             sealed ones, or the paired view without another model.
         WorkError: the ledger cannot record it.
     """
@@ -61,7 +61,7 @@ def save_slice(folder: Path, rule: str, view: View) -> dict[str, Any]:
     inside, outside = int((mask_N & open_N).sum()), int((~mask_N & open_N).sum())
     if min(inside, outside) < SMALLEST:
         raise InputError(
-            f"the slice '{predicate}' has {inside} queries of the discovery half and leaves {outside}; a slice needs "
+            f"the slice '{predicate}' has {inside} queries of the open half and leaves {outside}; a slice needs "
             f"{SMALLEST} on either side"
         )
     n_sealed = int((mask_N & sealed_N).sum())
@@ -118,7 +118,7 @@ def _measured(
     mask_D: npt.NDArray[np.bool_],
     open_N: npt.NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """Means and gap on the discovery half."""
+    """Means and gap on the open half."""
     rows = np.flatnonzero(open_N).tolist()
     own, other = columns[metric], columns.get("against")
     try:

@@ -1,6 +1,6 @@
 """Rules that say which queries a person marked, such as on a map: a slice is a rule, never a list of ids.
 
-Legend: D queries of the discovery half.
+Legend: D queries of the open half.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ class SelectionRule:
     """A rule beside a selection.
 
     Attributes:
-        n: queries of the discovery half that fit it. shared: those of them that are marked.
+        n: queries of the open half that fit it. shared: those of them that are marked.
         precision, recall: `shared` as a share of `n`, and of what is marked.
     """
 
@@ -40,7 +40,7 @@ def rules_of_selection(
 
     Args:
         columns: `queries.parquet`; columns that are no attributes are left out.
-        rows: of the discovery half.
+        rows: of the open half.
         marked: some of these rows.
         most: number of rules, of each attribute the best one.
     """

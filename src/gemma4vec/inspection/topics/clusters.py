@@ -1,4 +1,4 @@
-"""Topics of a suite's queries beside each other: how many queries each has, and its gap on the discovery half.
+"""Topics of a suite's queries beside each other: how many queries each has, and its gap on the open half.
 
 Groups that "fail" are luck until shown otherwise: p is that of the largest gap over all topics (max-T).
 
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.inspection.topics.space import TOPIC, TopicSpace
+from gemma4vec.inspection.predicates import TOPIC, topic_words
+from gemma4vec.inspection.topics.space import TopicSpace
 from gemma4vec.statistics.slices.max_t import max_t
 
-SMALLEST = 10  # queries of the discovery half in a topic that is tested
+SMALLEST = 10  # queries of the open half in a topic that is tested
 Floats = npt.NDArray[np.float64]
 
 
@@ -31,8 +32,8 @@ def cluster_queries(
 
     Args:
         space: the frozen space, or why there is none.
-        values_N: of every query, such as differences from BM25; only those of the discovery half are used.
-        open_N: queries of the discovery half, bool[N].
+        values_N: of every query, such as differences from BM25; only those of the open half are used.
+        open_N: queries of the open half, bool[N].
     """
     if isinstance(space, str):
         return {"clusters": [], "queries": {}, "note": space}
@@ -54,7 +55,7 @@ def cluster_queries(
         found.append(
             {
                 "cluster": cluster,
-                "words": ", ".join(name.split("-")[1:]),
+                "words": topic_words(name),
                 "rule": f"{TOPIC} is {space.rule_value(cluster)}",
                 "n": int((members & open_N).sum()),
                 "n_sealed": int((members & ~open_N).sum()),

@@ -138,7 +138,7 @@ def map_suite(
 def map_groups(places_n2: Floats, columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
     """The map as a table: documents, then the queries of each topic (`cluster`, None without one).
 
-    `open` and `failed` count queries of the discovery half; `x` and `y` are the group's mean place.
+    `open` and `failed` count queries of the open half; `x` and `y` are the group's mean place.
     """
     is_query, cluster = columns["kind"] != DOCUMENT, columns["cluster"]
     groups: list[tuple[str, int | None, npt.NDArray[np.bool_]]] = [("documents", None, ~is_query)]

@@ -1,7 +1,7 @@
 """Topics as a frozen space: words, axes and centers that no trained model moves, on disk under a hash of them.
 
 The space is TF-IDF of the suite's documents, reduced by SVD; the centers are those of k-means over the queries of the
-discovery half. A text belongs to the nearest center. So `topic is 2-ship-harbor-sail@1a2b3c4d5e6f` is a rule: it
+open half. A text belongs to the nearest center. So `topic is 2-ship-harbor-sail@1a2b3c4d5e6f` is a rule: it
 applies to sealed queries, to queries that nobody has seen, and to rows of training data.
 
 `HOME/topics/<suite>-<seed>-<hash>.npz` is made once and then read, whatever the code does later.
@@ -27,17 +27,16 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.files import NPY_ERRORS, atomic_write, home, sha256_text
 from gemma4vec.inspection.attributes import WORD, Value, whole_text
-from gemma4vec.inspection.predicates import Predicate
+from gemma4vec.inspection.predicates import TOPIC, Predicate
 from gemma4vec.retrieval.tokenize import WordTokenizer, named_tokenizer, tokenizer_name
 
-TOPIC = "topic"  # the attribute
 DOCUMENTS = 20_000  # that the space is made from
 VOCABULARY = 20_000  # words, those of most documents
 DIMENSIONS = 50
 STARTS = 10  # of k-means
 OVERSAMPLED, POWERS = 10, 4  # of the random projection
 FEWEST, MOST = 4, 15  # topics
-QUERIES_EACH = 15  # of the discovery half
+QUERIES_EACH = 15  # of the open half
 WORDS, LONGEST = 3, 20  # words of a name, characters of a word
 HASH = 12  # characters
 Floats = npt.NDArray[np.float64]
@@ -97,7 +96,7 @@ def find_topics(suite: RetrievalSuite, open_N: npt.NDArray[np.bool_], seed: int 
     """The suite's frozen space: as it was made before, or made now and kept.
 
     Args:
-        open_N: queries of the discovery half, bool[N]: the others are unseen.
+        open_N: queries of the open half, bool[N]: the others are unseen.
 
     Returns:
         Words where there are too few queries, or where they share too few words with the documents.

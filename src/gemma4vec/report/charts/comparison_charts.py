@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from gemma4vec.report.charts.series import draw_letters, series_class, series_shape
 from gemma4vec.report.charts.svg import (
     Panel,
+    Point,
     Scale,
     line,
     marker,
@@ -18,14 +20,7 @@ from gemma4vec.report.content.comparison_data import Group, SuiteSection
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.content.training_log import TrainingLog
 
-COLORS = 6
-SHAPES = ("circle", "square", "diamond")
 LEFT, RIGHT = 44.0, 20.0
-
-
-def series_class(place: int) -> str:
-    """Return the CSS class that sets color and dashes of recipe number `place`."""
-    return f"s{place % COLORS}{' dashed' if place >= COLORS else ''}"
 
 
 def draw_loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
@@ -34,15 +29,18 @@ def draw_loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
     points = [point for _, smooth in rows for point in smooth]
     if not points:
         return None
-    ends = [smooth[-1][1] for _, smooth in rows if smooth]
+    lasts = [smooth[-1][1] for _, smooth in rows if smooth]
     starts = sorted(loss for _, loss in points)
     # The first losses can be far above all others and would flatten the curves, so they do not set the axis.
-    low, high = padded_range([min(ends), starts[int(0.98 * (len(starts) - 1))], max(ends)])
+    low, high = padded_range([min(lasts), starts[int(0.98 * (len(starts) - 1))], max(lasts)])
     panel = Panel(Scale(0.0, max(x for x, _ in points) or 1.0, LEFT, width - RIGHT), Scale(low, high, 190.0, 30.0))
-    parts = [panel.axes("tokens trained", "training loss", x_ticks=_ticks(width))]
+    parts, ends = [panel.axes("tokens trained", "training loss", x_ticks=_ticks(width))], dict[int, Point]()
     for place, smooth in rows:
         inside = [(x, min(max(y, low), high)) for x, y in smooth]
         parts.append(path(panel.points(inside), f"line {series_class(place)}"))
+        if inside:
+            ends.setdefault(place, panel.points(inside)[-1])
+    parts += draw_letters(ends)
     return picture(width, 232, "Training loss", f"Smoothed loss of {len(rows)} runs.", parts)
 
 
@@ -59,11 +57,13 @@ def draw_dev_curves(groups: Sequence[Group], width: float) -> Markup | None:
     low, high = padded_range(values)
     last = max(one.tokens for _, own in rows for one in own) or 1.0
     panel = Panel(Scale(0.0, last, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 170.0, 30.0))
-    parts = [panel.axes("tokens trained", f"nDCG@10 on {suite}", x_ticks=_ticks(width))]
+    parts, ends = [panel.axes("tokens trained", f"nDCG@10 on {suite}", x_ticks=_ticks(width))], dict[int, Point]()
     for place, own in rows:
         points = panel.points([(one.tokens, one.value) for one in own])
         parts.append(path(points, f"line {series_class(place)}"))
-        parts += [marker(at, f"mark {series_class(place)}", SHAPES[place % 3]) for at in points]
+        parts += [marker(at, f"mark {series_class(place)}", series_shape(place)) for at in points]
+        ends.setdefault(place, points[-1])
+    parts += draw_letters(ends)
     return picture(width, 212, "Scores during training", f"nDCG@10 of {len(rows)} runs on {suite}.", parts)
 
 
@@ -91,7 +91,8 @@ def draw_cost_against_quality(groups: Sequence[Group], section: SuiteSection, wi
     for place, _, minutes, one in rows:
         x, css = panel.x(minutes), series_class(place)
         parts.append(line((x, panel.y(one.low)), (x, panel.y(one.high)), f"interval {css}"))
-        parts.append(marker((x, panel.y(one.mean)), f"mark {css}", SHAPES[place % 3], 5.0))
+        parts.append(marker((x, panel.y(one.mean)), f"mark {css}", series_shape(place), 5.0))
+    parts += draw_letters({place: (panel.x(minutes), panel.y(one.mean)) for place, _, minutes, one in rows})
     described = "; ".join(f"{label}: {minutes:.1f} min, {one.mean:.3f}" for _, label, minutes, one in rows)
     return picture(width, 232, "Cost against quality", described, parts)
 

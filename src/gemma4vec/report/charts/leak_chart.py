@@ -5,11 +5,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gemma4vec.report.charts.comparison_charts import series_class
+from gemma4vec.report.charts.series import series_class, series_shape
 from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded_range, path, picture, text
 from gemma4vec.text.sanitize import sanitize
 
-SHAPES = ("circle", "square", "diamond")
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 20.0, 34.0, 300.0
 
 
@@ -50,6 +49,6 @@ def draw_leak(rows: Sequence[Mapping[str, Any]], floors: Mapping[str, float], wi
             x, y = panel.x(row["use"]["mean"]), panel.y(row["adaptive"]["mean"])
             ends = [panel.y(row["adaptive"][end]) for end in ("low", "high")]
             parts.append(line((x, ends[0]), (x, ends[1]), "axis"))
-            parts.append(marker((x, y), f"mark {series_class(place)}", SHAPES[place % 3]))
+            parts.append(marker((x, y), f"mark {series_class(place)}", series_shape(place)))
     described = "; ".join(f"{r['name']}: F1 {r['adaptive']['mean']:.3f} at {r['use']['mean']:.3f}" for r in rows)
     return picture(width, BOTTOM + 42, "Leak against use", f"{sanitize(described)}.", parts)

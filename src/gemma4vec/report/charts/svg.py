@@ -92,13 +92,15 @@ def rectangle(corner: Point, width: float, height: float, css: str) -> Markup:
 
 
 def marker(at: Point, css: str, shape: str = "circle", radius: float = 4.0) -> Markup:
-    """A circle, square or diamond, so that color is not the only difference between series."""
+    """A circle, square, diamond or triangle, so that color is not the only difference between series."""
     x, y = at
     if shape == "circle":
         return Markup('<circle class="{}" cx="{:g}" cy="{:g}" r="{:g}"/>').format(css, x, y, radius)
     if shape == "square":
         return rectangle((x - radius, y - radius), 2 * radius, 2 * radius, css)
     r = radius * 1.3
+    if shape == "triangle":
+        return path([(x - r, y + radius), (x, y - r), (x + r, y + radius)], css, closed=True)
     return path([(x - r, y), (x, y - r), (x + r, y), (x, y + r)], css, closed=True)
 
 

@@ -18,12 +18,11 @@ from gemma4vec.evaluation.comparison.paired import Comparison, largest_differenc
 from gemma4vec.evaluation.results.marks import model_marks, suite_marks
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
-from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.overview import flatten
 from gemma4vec.ledger.records import recipe_tree
 from gemma4vec.report.content.comparison_notes import list_comparison_notes
-from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, primary_metric, read_run
+from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, find_bm25, primary_metric, read_run
 from gemma4vec.report.content.training_log import number
 from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.statistics.student import t_interval
@@ -211,7 +210,7 @@ def _trained_results(group: Group, suite: str) -> list[tuple[RunData, SuiteResul
 
 
 def _find_references(suite: str, groups: Sequence[Group], like: Result) -> dict[str, Result]:
-    """Find results of BM25 and the untrained base on the same contents: in the runs, else in `HOME/evals/`."""
+    """Find results of BM25 and the untrained base on the same contents: of the runs, else below `HOME/evals/`."""
     found: dict[str, Result] = {}
     for group in groups:
         for run in group.runs:
@@ -220,15 +219,8 @@ def _find_references(suite: str, groups: Sequence[Group], like: Result) -> dict[
                     result = one.results.get(kind) if one.name == suite else None
                     if result is not None and contents(result) == contents(like):
                         found.setdefault(kind, result)
-    if "bm25" not in found:
-        for metrics in sorted((home() / "evals").glob("bm25*/*/metrics.json")):
-            try:
-                result = load_result(metrics.parent)
-            except InputError:
-                continue  # a damaged result outside these runs; BM25's row is optional
-            if contents(result) == contents(like):
-                found["bm25"] = result
-                break
+    if "bm25" not in found and (folder := find_bm25(like)) is not None:
+        found["bm25"] = load_result(folder)
     return {kind: found[kind] for kind in REFERENCES if kind in found}
 
 

@@ -2,7 +2,7 @@
 
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.report.content.p_value import format_p_value
-from gemma4vec.report.content.run_data import METRICS, MODELS, PRIMARY, RunData, SuiteResults, primary_metric
+from gemma4vec.report.content.run_data import METRICS, MODELS, PRIMARY, RunData, SuiteResults, label, primary_metric
 
 
 def format_headline(run: RunData) -> str:
@@ -20,11 +20,19 @@ def format_headline(run: RunData) -> str:
         return sentence
     if against_base is not None:
         return _compare_sentence(against_base, "its untrained base")
-    score = suite.results["trained"].interval(primary_metric(suite.results["trained"]))
-    name = METRICS.get(primary_metric(suite.results["trained"]), primary_metric(suite.results["trained"]))
+    metric = primary_metric(suite.results["trained"])
+    score, name = suite.results["trained"].interval(metric), METRICS.get(metric, metric)
+    others = [
+        f"{label(model)} has {result.mean[metric]:.3f}"
+        for model, result in suite.results.items()
+        if model != "trained" and metric in result.mean
+    ]
+    beside = (
+        f"{', '.join(others)} there, not compared yet" if others else "no other model was evaluated to compare it with"
+    )
     return (
         f"The trained model has {name} {score.mean:.3f} (95% interval {score.low:.3f} to {score.high:.3f}) on "
-        f"{suite.name}; no other model was evaluated to compare it with."
+        f"{suite.name}; {beside}."
     )
 
 

@@ -1,5 +1,6 @@
 """Contents of the page about one run, read from its folder. A missing or damaged part is listed in `missing`."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +10,12 @@ from typing import Any
 from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparable import check_comparable
+from gemma4vec.evaluation.comparison.comparison_count import NotComparedError, check_compared, contents
 from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences
 from gemma4vec.evaluation.results.result import Result, load_result, load_top
 from gemma4vec.evaluation.results.task_scores import PAIRED
+from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.records import CHECKPOINT, decision_record
 from gemma4vec.ledger.run_folder import RunFolder
@@ -53,6 +56,8 @@ class SuiteResults:
     """Names of models on the page that replace `label`."""
     family: ComparisonFamily | None = None
     """The ledger's count of comparisons, which corrects these."""
+    kept: frozenset[str] = frozenset()
+    """Models whose results are not the run's own, but were found below `HOME/evals/`."""
 
 
 @dataclass
@@ -154,6 +159,7 @@ def _read_suites(evals: Path, missing: list[str], *, compared: bool, only_known:
                 suite.tops[model] = load_top(folders[model])
             except (InputError, OSError, ValueError, KeyError) as error:
                 missing.append(f"The result of {label(model)} on {name} cannot be read: {error}.")
+        _add_kept_bm25(suite)
         absent = [label(model) for model in MODELS if model not in suite.results and model not in OPTIONAL]
         if absent and compared:
             missing.append(f"Not evaluated on {name}: {', '.join(absent)}.")
@@ -162,6 +168,28 @@ def _read_suites(evals: Path, missing: list[str], *, compared: bool, only_known:
         if suite.results:
             suites.append(suite)
     return suites
+
+
+def find_bm25(like: Result) -> Path | None:
+    """Find BM25's result on the same contents below `HOME/evals/`, where `gemma4vec eval bm25` keeps it."""
+    for metrics in sorted((home() / "evals").glob("bm25*/*/metrics.json")):
+        try:
+            if contents(load_result(metrics.parent)) == contents(like):
+                return metrics.parent
+        except InputError:
+            continue  # a damaged result outside the runs; BM25's row is optional
+    return None
+
+
+def _add_kept_bm25(suite: SuiteResults) -> None:
+    """Add BM25's result where the run has none of its own."""
+    like = suite.results.get("trained")
+    if like is None or "bm25" in suite.results or (folder := find_bm25(like)) is None:
+        return
+    with contextlib.suppress(InputError, OSError, ValueError, KeyError):  # found documents are optional
+        suite.tops["bm25"] = load_top(folder)
+    suite.results = {"bm25": load_result(folder), **suite.results}
+    suite.kept = frozenset({"bm25"})
 
 
 def _place(model: str) -> int:
@@ -182,11 +210,30 @@ def _compare_all(suite: SuiteResults, missing: list[str], only_known: bool) -> N
             others[model] = result
         except InputError as error:
             missing.append(f"The trained model is not compared with {label(model)} on {suite.name}: {error}.")
+    if only_known and (unknown := _unknown_kept(suite, trained, others)):
+        owner = (trained.settings.get("run") or {}).get("run_id") or "RUN"
+        for model in unknown:
+            del others[model]
+            missing.append(
+                f"The trained model has not been compared with {label(model)} on {suite.name} yet; compare them, which "
+                f"the ledger counts, with: gemma4vec report {owner}"
+            )
     if others:
         compared, suite.family = compare_pairs(
             [(trained, result) for result in others.values()], primary_metric(trained), only_known=only_known
         )
         suite.comparisons = dict(zip(others, compared, strict=True))
+
+
+def _unknown_kept(suite: SuiteResults, trained: Result, others: Mapping[str, Result]) -> list[str]:
+    """The results from outside of the run that the ledger does not have as compared with the trained model."""
+    unknown = []
+    for model in suite.kept & others.keys():
+        try:
+            check_compared([(trained, others[model])], primary_metric(trained))
+        except NotComparedError:
+            unknown.append(model)
+    return unknown
 
 
 def primary_metric(result: Result) -> str:

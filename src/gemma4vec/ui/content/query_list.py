@@ -1,4 +1,4 @@
-"""Queries of an inspection's discovery half that fit the filters of an address."""
+"""Queries of an inspection's open half that fit the filters of an address."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def select_queries(
 
 
 def shown_rows(found: StoredInspection, columns: Columns, texts: Mapping[str, str] | None = None) -> list[int]:
-    """Rows of the discovery half without those whose text is sealed in another suite that has them."""
+    """Rows of the open half without those whose text is sealed in another suite that has them."""
     rows = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY]
     ids = [columns["query_id"][row] for row in rows]
     known = [texts.get(one, "") for one in ids] if texts else None

@@ -11,11 +11,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gemma4vec.errors import Gemma4VecError, InputError
+from gemma4vec.report.charts.series import series_letter
 from gemma4vec.retrieval.bm25 import BM25Index
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.serving.search.display import excerpt, is_python
@@ -47,7 +48,12 @@ class BusyError(Gemma4VecError):
 
 @dataclass(frozen=True)
 class Source:
-    """An index of a run. `key` is its name in addresses."""
+    """An index of a run.
+
+    Attributes:
+        key: its name in addresses.
+        model: the run's name. label: the same with as much more as tells it from the other indexes.
+    """
 
     key: str
     run_id: str
@@ -56,6 +62,7 @@ class Source:
     folder: Path
     count: int
     model: str
+    label: str = ""
 
 
 @dataclass
@@ -63,12 +70,15 @@ class HitList:
     """What one model found.
 
     Attributes:
+        name: as people call it. about: the run's id and its index. letter: of its column. BM25 has neither.
         seconds: of encoding and search, without loading. loading: seconds of loading, if this search had to.
         hits: rank, score, id, text, more (lines left out), and `others`: name of a list -> rank there.
         problem: why there is nothing; empty otherwise.
     """
 
     name: str
+    about: str = ""
+    letter: str = ""
     seconds: float = 0.0
     loading: float = 0.0
     hits: list[dict[str, Any]] = field(default_factory=list)
@@ -86,8 +96,17 @@ def list_sources(runs: Iterable[Mapping[str, Any]]) -> list[Source]:
             except (OSError, ValueError, TypeError, KeyError):
                 continue  # a damaged index is not offered
             name, run_id = meta.parent.name, str(run["run_id"])
-            found.append(Source(f"{run_id}/{name}", run_id, name, path, meta.parent, about.count, str(run["name"])))
-    return found
+            model = str(run["name"] or run_id)
+            found.append(Source(f"{run_id}/{name}", run_id, name, path, meta.parent, about.count, model))
+    return [replace(one, label=_label(one, found)) for one in found]
+
+
+def _label(source: Source, among: Sequence[Source]) -> str:
+    """The run's name; with the end of its id where others have it too, and the index where the run has several."""
+    runs = {one.run_id for one in among if one.model == source.model}
+    indexes = [one for one in among if one.run_id == source.run_id]
+    label = source.model if len(runs) == 1 else f"{source.model} {source.run_id[-4:]}"
+    return label if len(indexes) == 1 else f"{label}, {source.name}"
 
 
 def find_sources(sources: Sequence[Source], keys: Sequence[str]) -> list[Source]:
@@ -169,17 +188,21 @@ class SearchWorker:
                 self.busy = False
 
     def _search(self, query: str, sources: Sequence[Source], k: int, bm25: bool) -> list[HitList]:
-        lists = [self._of_model(query, source, k) for source in sources]
+        lists = [self._of_model(query, source, k, series_letter(place)) for place, source in enumerate(sources)]
         if bm25:
             lists.append(self._of_bm25(query, sources[0], k))
         for one in lists:
-            ranks = {other.name: {hit["id"]: hit["rank"] for hit in other.hits} for other in lists if other is not one}
+            ranks = {
+                f"{other.letter} {other.name}".strip(): {hit["id"]: hit["rank"] for hit in other.hits}
+                for other in lists
+                if other is not one
+            }
             for hit in one.hits:
                 hit["others"] = {name: found[hit["id"]] for name, found in ranks.items() if hit["id"] in found}
         return lists
 
-    def _of_model(self, query: str, source: Source, k: int) -> HitList:
-        found = HitList(f"{source.model} ({source.run_id[-4:]}, {source.name})")
+    def _of_model(self, query: str, source: Source, k: int, letter: str) -> HitList:
+        found = HitList(source.label or source.model, f"{source.run_id}, index {source.name}", letter)
         try:
             started = time.perf_counter()
             embedder, is_new = self.model(source.run)

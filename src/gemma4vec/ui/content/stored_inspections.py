@@ -162,7 +162,16 @@ def named_about(about: Mapping[str, Any], name_of: Callable[[str], str]) -> dict
         for side in ("model", "against")
     }
     means = {name_of(name): value for name, value in (about.get("discovery_means") or {}).items()}
-    return {**about, **sides, "discovery_means": means}
+    ids = [one["name"] for side in ("model", "against") if (one := about[side]) is not None]
+
+    def said(sentence: str) -> str:
+        for name in ids:
+            sentence = sentence.replace(name, name_of(name))
+        return sentence
+
+    advice = [{**one, "what": said(one["what"]), "figure": said(one["figure"])} for one in about["advice"]]
+    notes = [said(note) for note in about.get("notes") or ()]
+    return {**about, **sides, "discovery_means": means, "advice": advice, "notes": notes}
 
 
 def language_of(columns: Columns, row: int) -> str | None:

@@ -14,6 +14,7 @@ from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import diff_runs
 from gemma4vec.report.comparison_page import comparison_values
 from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection, read_comparison
+from gemma4vec.report.content.comparison_headline import format_comparison_headline, order_sentences
 from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.ui.content.failure_links import find_failures
 from gemma4vec.ui.content.flipped import Flips, find_flips
@@ -31,7 +32,15 @@ def comparison_page(window: Window, request: Request) -> Response:
     """
     ids = _chosen(window, request.query_params.getlist("run"), request.query_params.get("order"))
     values: dict[str, Any] = {"title": "Compare", "ids": ids, "uncompared": "", "report": None}
-    values |= {"flips": [], "failures": [], "differ": None, "choices": []}
+    values |= {
+        "flips": [],
+        "failures": [],
+        "differ": None,
+        "choices": [],
+        "letters": {},
+        "swatches": {},
+        "letter_of": {},
+    }
     if len(set(ids)) < 2:
         values["choices"] = [(run["run_id"], run["name"], str(run["created"])[:10]) for run in window.runs.all()[:200]]
         return window.page(request, "compare.html", values)
@@ -43,7 +52,9 @@ def comparison_page(window: Window, request: Request) -> Response:
         values["differ"] = _difference(window, ids)
         return window.page(request, "compare.html", values)
     found.missing = [window.runs.with_names(one, ids) for one in found.missing]
-    values["report"] = comparison_values(found, _CORRECTION, examples=False)
+    values["report"] = report = comparison_values(found, _CORRECTION, examples=False)
+    values |= {"letters": report["letters"], "swatches": report["swatches"]}
+    values["letter_of"] = {run.run_id: report["letters"][one.label] for one in found.groups for run in one.runs}
     stored = window.inspections.all()
     values["failures"] = find_failures(found, stored)
     flips = [find_flips(found, section, window.suites, stored) for section in found.suites]
@@ -84,7 +95,9 @@ def api_compare(window: Window, request: Request) -> Response:
     found = _read(window, ids, only_known=True)
     stored = window.inspections.all()
     suites = [_plain(found, section, find_flips(found, section, window.suites, stored)) for section in found.suites]
-    return window.json({"runs": ids, "suites": suites, "differing": found.differing, "missing": found.missing})
+    names = {group.label: group.label for group in found.groups}
+    said = {"headline": format_comparison_headline(found, names), "orders": order_sentences(found, names)}
+    return window.json({"runs": ids, **said, "suites": suites, "differing": found.differing, "missing": found.missing})
 
 
 def _plain(found: RunComparison, section: SuiteSection, flips: Flips | None) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def map_page(window: Window, request: Request) -> Response:
         rows = rows[inside_polygon(listed.places[rows], corners)]
     paging = Paging.of(request, len(rows), SHOWN)
     values |= {
-        "title": f"Map of {source.model}, {source.name}",
+        "title": f"Map of {source.label}",
         "key": source.key,
         "beside": beside,
         "maps": maps,

@@ -1,4 +1,4 @@
-"""`/inspect/KEY/queries/ROW`: one query of the discovery half, and what both models found."""
+"""`/inspect/KEY/queries/ROW`: one query of the open half, and what both models found."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.inspection.attributes import ATTRIBUTES
 from gemma4vec.inspection.kinds import KINDS
 from gemma4vec.inspection.labels.judgments import load_judgments
+from gemma4vec.inspection.predicates import TOPIC, topic_words
 from gemma4vec.inspection.sealed import DISCOVERY
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.ui.content.query_list import KEPT, Wanted, difference
@@ -123,7 +124,14 @@ def _lists(
 def _attributes(columns: Mapping[str, list[Any]], row: int) -> list[tuple[str, str, Any]]:
     """(name, what it is, value) of each attribute of the query."""
     return [
-        (name, one.words, "unsure" if columns[name][row] == UNDETERMINED else columns[name][row])
+        (name, one.words, _readable(name, columns[name][row]))
         for name, one in ATTRIBUTES.items()
         if name in columns and columns[name][row] is not None
     ]
+
+
+def _readable(name: str, value: Any) -> Any:
+    """An attribute's value as a person reads it."""
+    if name == TOPIC and isinstance(value, str):
+        return topic_words(value)
+    return "unsure" if value == UNDETERMINED else value

@@ -50,7 +50,7 @@ def record_judgment(window: Window, request: Request, fields: Fields) -> Respons
     found = window.inspections.find(request.path_params["key"])
     columns, row = window.inspections.columns(found), request.path_params["row"]
     if not 0 <= row < len(columns["half"]) or columns["half"][row] != DISCOVERY:
-        raise InputError("only queries of the discovery half are judged here")
+        raise InputError("only queries of the open half are judged here")
     texts = window.suites.of_inspection(found.about)
     if row not in shown_rows(found, columns, texts.queries):
         raise InputError("this query is in the sealed half of another suite that has it, and is not judged here")

@@ -12,6 +12,7 @@ from gemma4vec.ui.content.paging import Paging
 from gemma4vec.ui.window import Window
 
 SHOWN = 100
+SUITES = 3  # in a sentence
 _BRIEF: tuple[str, ...] = (
     "run_id",
     "name",
@@ -81,6 +82,7 @@ def describe_run(run: Mapping[str, Any]) -> dict[str, Any]:
         "id": run["run_id"],
         "name": run["name"] or run["run_id"],
         "created": str(run["created"] or "")[:16].replace("T", " "),
+        "made": str(run["created"] or ""),
         "recipe": str(run["recipe_id"] or "")[:8],
         "seed": run["seed"],
         "state": state_of(run),
@@ -95,11 +97,12 @@ def describe_run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contamination_of(run: Mapping[str, Any]) -> str:
-    """What the training knew of its data's overlap with suites when it began, and what else is in it, in a few words.
+    """What is known by now of the overlap of a run's data with suites, and what else is in it, in a few words.
 
-    The models that it was made from bring data of their own, or nobody recorded theirs.
+    The mark of a suite's newest score says it, as on the pages that show the score; before there is one, what the
+    training found when it began. The models that it was made from bring data of their own, or nobody recorded theirs.
     """
-    own, inherited = _own_contamination(run.get("contamination")), run.get("inherited")
+    own, inherited = _own_contamination(run), run.get("inherited")
     if not isinstance(inherited, dict):
         return own
     trained, unknown = (", ".join(map(str, inherited.get(key) or ())) for key in ("data", "unknown"))
@@ -107,16 +110,34 @@ def contamination_of(run: Mapping[str, Any]) -> str:
     return own + more + (f"; unknown: the data of {unknown}" if unknown else "")
 
 
-def _own_contamination(checked: Any) -> str:
-    if not isinstance(checked, dict) or not checked:
-        return "not checked when it began"
+def _own_contamination(run: Mapping[str, Any]) -> str:
+    began = run.get("contamination")
     touched = {
         suite: sum(int(one.get("touched_queries") or 0) for one in sources.values() if isinstance(one, dict))
-        for suite, sources in checked.items()
+        for suite, sources in (began if isinstance(began, dict) else {}).items()
         if isinstance(sources, dict)
     }
+    unchecked = set[str]()
+    for suite, mark in (run.get("marks") or {}).items():
+        touched.pop(suite, None)  # the score's own mark is newer
+        known = mark if isinstance(mark, dict) else {}
+        if known.get("sources"):
+            by_task = known.get("touched_queries")
+            lists = by_task.values() if isinstance(by_task, dict) else ()
+            touched[suite] = sum(len(ids) for ids in lists if isinstance(ids, list))
+        if known.get("unchecked") or not known.get("sources"):
+            unchecked.add(suite)
     hit = [f"{suite}: {count:,}" for suite, count in sorted(touched.items()) if count]
-    return f"touches queries of {', '.join(hit)}" if hit else f"none in {len(touched)} checked"
+    clean = [suite for suite, count in sorted(touched.items()) if not count and suite not in unchecked]
+    parts = [f"touches queries of {', '.join(hit)}"] if hit else []
+    parts += [f"touches no query of {_listed(clean)}"] if clean else []
+    parts += [f"not checked against {_listed(sorted(unchecked))}"] if unchecked else []
+    return "; ".join(parts) or "not checked yet"
+
+
+def _listed(suites: Sequence[str]) -> str:
+    more = f" and {len(suites) - SUITES} more" if len(suites) > SUITES else ""
+    return ", ".join(suites[:SUITES]) + more
 
 
 def state_of(run: Mapping[str, Any]) -> str:

@@ -36,7 +36,9 @@ def search_page(window: Window, request: Request) -> Response:
     if not values["query"].strip() or not sources:
         return window.page(request, "search.html", values)
     try:
-        future = window.search.submit(values["query"], find_sources(sources, chosen), HITS, bm25=values["bm25"])
+        # The oldest run is A, as where runs are compared; the list has the newest first.
+        asked = sorted(find_sources(sources, chosen), key=sources.index, reverse=True)
+        future = window.search.submit(values["query"], asked, HITS, bm25=values["bm25"])
     except BusyError as error:
         values["problem"] = str(error)
         return window.page(request, "search.html", values, 429)

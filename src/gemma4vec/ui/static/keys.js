@@ -45,6 +45,15 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// Chosen runs have the letters that they will have where they are compared: the oldest is A.
+const boxes = [...document.querySelectorAll("[data-made]")];
+function giveLetters() {
+  const chosen = boxes.filter((box) => box.checked).sort((one, other) => (one.dataset.made < other.dataset.made ? -1 : 1));
+  for (const box of boxes) box.nextElementSibling.textContent = box.checked ? String.fromCharCode(65 + (chosen.indexOf(box) % 26)) : "";
+}
+boxes.forEach((box) => box.addEventListener("change", giveLetters));
+giveLetters();
+
 // After a judgment the page comes back at the document that was judged.
 const target = location.hash ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
 if (target?.matches("[data-row]")) {

@@ -5,6 +5,19 @@ const FEW = 250_000;
 const REACH = 10; // pixels around the pointer
 const RING = 7; // pixels from the middle to the side
 const DIM = 31; // ink of points that are not lit
+const LARGE = 5; // pixels of a side, from which on groups have shapes
+// Whether a place of a square is in a group's shape, x and y from -1 to 1: disk, frame, plus, triangle, cross, diamond,
+// turned triangle, bar. The style sheet has the same shapes for the legend.
+const SHAPES = [
+  (x, y) => x * x + y * y <= 1.1,
+  (x, y) => Math.max(Math.abs(x), Math.abs(y)) > 0.6,
+  (x, y) => Math.min(Math.abs(x), Math.abs(y)) < 0.3,
+  (x, y) => Math.abs(x) <= (y + 1.1) / 2,
+  (x, y) => Math.abs(Math.abs(x) - Math.abs(y)) < 0.3,
+  (x, y) => Math.abs(x) + Math.abs(y) <= 1.05,
+  (x, y) => Math.abs(x) <= (1.1 - y) / 2,
+  (x, y) => Math.abs(y) < 0.4,
+];
 // A pixel's cell is a byte, so that all cells stay in the processor's cache: 8 times the ink, plus the points, of which
 // more than 7 look like 7. What a cell becomes when a point of an ink falls on it; what is lit stays above the rest.
 const AFTER = Uint8Array.from({ length: 256 * 32 }, (_, place) => {
@@ -94,7 +107,7 @@ function draw(view) {
   const [sx, sy] = [view.scale * width * 0.94, view.scale * height * 0.94];
   const [ox, oy] = [width / 2 - view.x * sx, height / 2 - view.y * sy];
   const most = view.few ? Math.min(count, FEW) : count;
-  const size = most > 100_000 ? 1 : most > 15_000 ? 2 : most > 1_000 ? 4 : 6; // few points would not be seen
+  const size = most > 100_000 ? 1 : most > 15_000 ? 2 : most > 1_500 ? LARGE : LARGE + 2; // few points would not be seen
   const to = [cells, width, height, sx, sy, ox, oy];
   const shown = size > 1 ? countSquares(xs, ys, inked, most, size, ...to) : countPoints(xs, ys, inked, most, ...to);
   fill(out, cells, mixInks(size > 1));
@@ -126,19 +139,30 @@ function countPoints(xs, ys, inked, most, cells, width, height, sx, sy, ox, oy) 
 
 function countSquares(xs, ys, inked, most, size, cells, width, height, sx, sy, ox, oy) {
   let shown = 0;
+  const masks = Array.from({ length: DIM + 1 }, (_, ink) => maskOf(ink, size));
   for (let at = 0; at < most; at++) {
-    const x = (xs[at] * sx + ox) | 0;
-    const y = (ys[at] * sy + oy) | 0;
+    const x = (xs[at] * sx + ox - size / 2) | 0;
+    const y = (ys[at] * sy + oy - size / 2) | 0;
     if (x < 0 || y < 0 || x > width - size || y > height - size) continue;
     shown++;
+    const mask = masks[inked[at]];
     for (let dy = 0; dy < size; dy++) {
       for (let dx = 0; dx < size; dx++) {
+        if (!mask[dy * size + dx]) continue;
         const pixel = (y + dy) * width + x + dx;
         cells[pixel] = AFTER[(cells[pixel] << 5) | inked[at]];
       }
     }
   }
   return shown;
+}
+
+// The places of a square that a point of an ink fills: all of a small one, the shape of its group in a large one.
+function maskOf(ink, size) {
+  const middle = (size - 1) / 2;
+  const shape = ink === DIM ? (x, y) => Math.max(Math.abs(x), Math.abs(y)) < 0.6 : SHAPES[ink % SHAPES.length];
+  return Uint8Array.from({ length: size * size }, (_, at) =>
+    size < LARGE || shape(((at % size) - middle) / middle, (Math.floor(at / size) - middle) / middle) ? 1 : 0);
 }
 
 // The color of each value of a cell.

@@ -47,6 +47,7 @@ function start(figure, place) {
   let moving = false;
   let idle = 0;
   let asked = -1;
+  let pointer = [0, 0]; // as shares of the canvas
   let drawn = null; // corners of the lasso that is being drawn, as shares of the canvas
 
   // One frame at a time: what happens meanwhile is drawn by the next one.
@@ -78,6 +79,13 @@ function start(figure, place) {
       view.y += ((py - 0.5) / view.scale) * (1 - 1 / factor);
       view.scale *= factor;
     });
+  // The text stands beside the pointer, on the side with more room, so that it is in sight wherever the page is scrolled to.
+  const placeText = () => {
+    const { style } = figure.querySelector('[data-map="text"]');
+    const [x, y] = pointer.map((share) => 100 * share);
+    [style.left, style.right] = x < 50 ? [`${x + 2}%`, "auto"] : ["auto", `${102 - x}%`];
+    [style.top, style.bottom] = y < 50 ? [`${y + 3}%`, "auto"] : ["auto", `${103 - y}%`];
+  };
   const list = (corners) => {
     const step = Math.ceil(corners.length / CORNERS) || 1;
     location.assign(toAddress(corners.filter((_, number) => number % step === 0).map(onMap), place));
@@ -107,11 +115,16 @@ function start(figure, place) {
         one.worker.postMessage({ ring: asked });
         one.draw();
       }
-      if (asked < 0) return;
+      if (asked < 0) {
+        say("text", "");
+        return;
+      }
       const reply = await fetch(`${figure.dataset.texts}${figure.dataset.texts.endsWith("?") ? "" : "&"}rows=${asked}`);
       if (reply.ok) {
         const [one] = await reply.json();
+        if (one.row !== asked) return; // the pointer has moved on
         say("text", one.text ? `${one.id}: ${one.text}` : one.id);
+        placeText();
       }
     }
   };
@@ -140,8 +153,8 @@ function start(figure, place) {
       return;
     }
     if (!drag) {
-      const [x, y] = at(event);
-      worker.postMessage({ find: { x, y } });
+      pointer = at(event);
+      worker.postMessage({ find: { x: pointer[0], y: pointer[1] } });
       return;
     }
     const box = canvas.getBoundingClientRect();
