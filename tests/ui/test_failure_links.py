@@ -17,7 +17,7 @@ from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import home
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
-from gemma4vec.ui.window import counted
+from gemma4vec.text.counted import counted
 
 
 def compared(names: dict[str, float], role: str | None = "dev") -> tuple[TestClient, list[str], str]:

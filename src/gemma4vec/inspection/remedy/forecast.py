@@ -44,7 +44,7 @@ class GainForecast:
 def forecast_gain(
     columns: Mapping[str, list[Any]], about: Mapping[str, Any], predicate: Predicate, recipe: Recipe, family: int
 ) -> GainForecast:
-    """Forecast from the discovery half's queries in the slice; of several pairs the median counts.
+    """Forecast from the open half's queries in the slice; of several pairs the median counts.
 
     Args:
         columns: the inspection's columns of queries.
