@@ -77,6 +77,8 @@ def test_several_models_stand_side_by_side_and_a_broken_one_says_why() -> None:
         assert f'<h2 title="{about}"><b class="letter">{letter}</b> {name}</h2>' in html
         assert name == "broken" or key.split("/")[0] not in page  # its reason names the folder
     assert "in A first" in page and "in B second" in page
+    boxes = [html.index(f'name="index" value="{key}"') for key in keys]
+    assert boxes == sorted(boxes)  # in the order of the columns
 
 
 def test_indexes_have_as_much_of_a_name_as_tells_them_apart() -> None:
@@ -116,6 +118,15 @@ def test_hostile_documents_stay_texts() -> None:
     _, client, _ = searching()
     page = Page(client.get("/search", params={"q": f"words {HOSTILE}", "index": key, "bm25": "1"}).text)
     assert "img" not in page.tags and "\x1b" not in page.text and "{{ 7 * 7 }}" in page.text
+
+
+def test_lines_of_prose_wrap_and_code_stays_as_it_is() -> None:
+    words = make_index("words", [IndexedDocument("d", "a text of words"), IndexedDocument("e", "others")])
+    code = make_index("code")
+    _, client, _ = searching()
+    for key, is_prose in ((words, True), (code, False)):
+        html = client.get("/search", params={"q": "words", "index": key}).text
+        assert ('<pre class="prose"' in html) is is_prose and ("<pre tabindex" in html) is not is_prose
 
 
 def test_a_damaged_index_is_not_offered() -> None:

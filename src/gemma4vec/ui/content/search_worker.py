@@ -72,7 +72,7 @@ class HitList:
     Attributes:
         name: as people call it. about: the run's id and its index. letter: of its column. BM25 has neither.
         seconds: of encoding and search, without loading. loading: seconds of loading, if this search had to.
-        hits: rank, score, id, text, more (lines left out), and `others`: name of a list -> rank there.
+        hits: rank, score, id, text, more (lines left out), code (is it Python?), others (list -> rank there).
         problem: why there is nothing; empty otherwise.
     """
 
@@ -271,4 +271,5 @@ class SearchWorker:
 def _hit(rank: int, score: float, document: Any) -> dict[str, Any]:
     whole = f"{document.title}\n{document.text}" if document.title else document.text
     text, more = excerpt(whole, LINES)
-    return {"rank": rank, "score": score, "id": document.id, "text": text, "more": more, "others": {}}
+    about = {"rank": rank, "score": score, "id": document.id, "text": text, "more": more}
+    return {**about, "code": is_python(document), "others": {}}

@@ -107,7 +107,7 @@ function draw(view) {
   const [sx, sy] = [view.scale * width * 0.94, view.scale * height * 0.94];
   const [ox, oy] = [width / 2 - view.x * sx, height / 2 - view.y * sy];
   const most = view.few ? Math.min(count, FEW) : count;
-  const size = most > 100_000 ? 1 : most > 15_000 ? 2 : most > 1_500 ? LARGE : LARGE + 2; // few points would not be seen
+  const size = most > 100_000 ? 1 : most > 15_000 ? 2 : most > 4_000 ? LARGE : LARGE + 2; // few points would not be seen
   const to = [cells, width, height, sx, sy, ox, oy];
   const shown = size > 1 ? countSquares(xs, ys, inked, most, size, ...to) : countPoints(xs, ys, inked, most, ...to);
   fill(out, cells, mixInks(size > 1));
