@@ -1,4 +1,4 @@
-"""How series are told apart: each has a letter, a color, dashes and a shape, the same in every chart and table."""
+"""How series differ to the eye: each has a letter, a color, dashes and a shape, the same in every chart and table."""
 
 from collections.abc import Mapping
 from string import ascii_uppercase
