@@ -65,6 +65,24 @@ def test_a_difference_that_may_be_noise_says_who_leads_and_what_would_show(suite
     )
 
 
+def test_a_headline_names_the_winner_of_each_suite_where_they_differ(suites: dict[str, RetrievalSuite]) -> None:
+    found = compared(suites, {"old": {"test": 0.2, "other": 0.9}, "new": {"test": 0.9, "other": 0.2}})
+    said = format_comparison_headline(found, NAMES)
+    start, on_other, rest = said.partition("On other: ")
+    other, on_test, test = rest.partition("On test: ")
+    assert start == "Neither is better on every suite. " and on_other and on_test
+    by = {section.name: section.comparisons[0][2] for section in found.suites}
+    assert (by["other"].verdict.word, by["test"].verdict.word) == ("worse", "better")
+    assert other.startswith(f"A old is better than B new by {abs(by['other'].difference):.3f} (95% interval")
+    assert test.startswith(f"B new is better than A old by {by['test'].difference:.3f} (95% interval")
+
+
+def test_a_headline_is_of_one_suite_where_all_agree(suites: dict[str, RetrievalSuite]) -> None:
+    found = compared(suites, {"old": {"test": 0.2, "other": 0.2}, "new": {"test": 0.9, "other": 0.9}})
+    said = format_comparison_headline(found, NAMES)
+    assert said.startswith("On other: B new is better") and "On test" not in said
+
+
 def test_suites_that_put_two_runs_in_opposite_orders_are_remarked_on(
     suites: dict[str, RetrievalSuite], tmp_path: Path
 ) -> None:

@@ -11,22 +11,20 @@ DECIDED = ("better", "worse")
 def format_comparison_headline(found: RunComparison, names: Mapping[str, str]) -> str:
     """Summarize the comparisons on the first suite in one or two sentences.
 
+    Where another suite decides between two recipes the other way, its sentences follow: who reads the first line alone
+    must not take the winner of one suite for the better model.
+
     Args:
         names: label of a recipe -> how the page calls it.
     """
     if not found.suites:
         return "No trained model of these runs has been evaluated yet, so nothing can be said about which is better."
-    section, first = found.suites[0], found.groups[0].label
-    own = _against(section, first)
-    decided = [_decided(a, first, one, names) for a, one in own if one.verdict.word in DECIDED]
-    undecided = [(a, one) for a, one in own if one.verdict.word == "undetermined"]
-    same = [names[a] for a, one in own if one.verdict.word == "equivalent"]
-    sentences = [f"On {section.name}: {'; '.join(decided)}." if decided else ""]
-    if undecided:
-        start = "Undetermined" if decided else f"On {section.name}: undetermined"
-        sentences.append(f"{start} whether {_undecided(undecided, first, names)}.")
-    sentences += [f"Equivalent to {names[first]}: {', '.join(same)}."] if same else []
-    return " ".join(sentence for sentence in sentences if sentence) or f"Nothing was compared on {section.name}."
+    first = found.groups[0].label
+    said = _on_suite(found.suites[0], first, names)
+    against = _decided_otherwise(found.suites, first) if len(found.groups) == 2 else None
+    if against is None:
+        return said
+    return f"Neither is better on every suite. {said} {_on_suite(against, first, names)}"
 
 
 def order_sentences(found: RunComparison, names: Mapping[str, str]) -> list[str]:
@@ -48,6 +46,27 @@ def order_sentences(found: RunComparison, names: Mapping[str, str]) -> list[str]
             )
             sentences.append(f"The suites disagree: {sides}. Decide by the suite that is most like your use.")
     return sentences
+
+
+def _on_suite(section: SuiteSection, first: str, names: Mapping[str, str]) -> str:
+    """The comparisons on one suite."""
+    own = _against(section, first)
+    decided = [_decided(a, first, one, names) for a, one in own if one.verdict.word in DECIDED]
+    undecided = [(a, one) for a, one in own if one.verdict.word == "undetermined"]
+    same = [names[a] for a, one in own if one.verdict.word == "equivalent"]
+    sentences = [f"On {section.name}: {'; '.join(decided)}." if decided else ""]
+    if undecided:
+        start = "Undetermined" if decided else f"On {section.name}: undetermined"
+        sentences.append(f"{start} whether {_undecided(undecided, first, names)}.")
+    sentences += [f"Equivalent to {names[first]}: {', '.join(same)}."] if same else []
+    return " ".join(sentence for sentence in sentences if sentence) or f"Nothing was compared on {section.name}."
+
+
+def _decided_otherwise(suites: Sequence[SuiteSection], first: str) -> SuiteSection | None:
+    """The first suite that decides for the other of two recipes than the first suite does."""
+    words = [next((one.verdict.word for _, one in _against(section, first)), "") for section in suites]
+    opposite = {"better": "worse", "worse": "better"}.get(words[0])
+    return next((section for section, word in zip(suites, words, strict=True) if word and word == opposite), None)
 
 
 def _against(section: SuiteSection, first: str) -> list[tuple[str, Comparison]]:
