@@ -1,4 +1,4 @@
-"""Series that are told apart without color: no two of the first twelve have the same line, letters do not overlap."""
+"""Series differ without color: no two of the first twelve have the same line, letters do not overlap."""
 
 import re
 from itertools import combinations

@@ -16,7 +16,7 @@ from gemma4vec.evaluation.comparison.comparison_count import contents
 from gemma4vec.evaluation.comparison.corrected import compare_groups
 from gemma4vec.evaluation.comparison.paired import Comparison, largest_differences
 from gemma4vec.evaluation.results.marks import model_marks, suite_marks
-from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.overview import flatten
@@ -219,8 +219,8 @@ def _find_references(suite: str, groups: Sequence[Group], like: Result) -> dict[
                     result = one.results.get(kind) if one.name == suite else None
                     if result is not None and contents(result) == contents(like):
                         found.setdefault(kind, result)
-    if "bm25" not in found and (folder := find_bm25(like)) is not None:
-        found["bm25"] = load_result(folder)
+    if "bm25" not in found and (kept := find_bm25(like)) is not None:
+        found["bm25"] = kept[1]
     return {kind: found[kind] for kind in REFERENCES if kind in found}
 
 

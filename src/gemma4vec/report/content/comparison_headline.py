@@ -66,7 +66,7 @@ def _decided_otherwise(suites: Sequence[SuiteSection], first: str) -> SuiteSecti
     """The first suite that decides for the other of two recipes than the first suite does."""
     words = [next((one.verdict.word for _, one in _against(section, first)), "") for section in suites]
     opposite = {"better": "worse", "worse": "better"}.get(words[0])
-    return next((section for section, word in zip(suites, words, strict=True) if word and word == opposite), None)
+    return next((section for section, word in zip(suites, words, strict=True) if word == opposite), None)
 
 
 def _against(section: SuiteSection, first: str) -> list[tuple[str, Comparison]]:

@@ -170,12 +170,12 @@ def _read_suites(evals: Path, missing: list[str], *, compared: bool, only_known:
     return suites
 
 
-def find_bm25(like: Result) -> Path | None:
-    """Find BM25's result on the same contents below `HOME/evals/`, where `gemma4vec eval bm25` keeps it."""
+def find_bm25(like: Result) -> tuple[Path, Result] | None:
+    """Find BM25's folder and result on the same contents below `HOME/evals/`, where `gemma4vec eval bm25` puts them."""
     for metrics in sorted((home() / "evals").glob("bm25*/*/metrics.json")):
         try:
-            if contents(load_result(metrics.parent)) == contents(like):
-                return metrics.parent
+            if contents(result := load_result(metrics.parent)) == contents(like):
+                return metrics.parent, result
         except InputError:
             continue  # a damaged result outside the runs; BM25's row is optional
     return None
@@ -184,11 +184,12 @@ def find_bm25(like: Result) -> Path | None:
 def _add_kept_bm25(suite: SuiteResults) -> None:
     """Add BM25's result where the run has none of its own."""
     like = suite.results.get("trained")
-    if like is None or "bm25" in suite.results or (folder := find_bm25(like)) is None:
+    if like is None or "bm25" in suite.results or (kept := find_bm25(like)) is None:
         return
+    folder, result = kept
     with contextlib.suppress(InputError, OSError, ValueError, KeyError):  # found documents are optional
         suite.tops["bm25"] = load_top(folder)
-    suite.results = {"bm25": load_result(folder), **suite.results}
+    suite.results = {"bm25": result, **suite.results}
     suite.kept = frozenset({"bm25"})
 
 
