@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.pipeline.plan.check import check_kinds, distinct_trainings
+from gemma4vec.pipeline.plan.check import check_kinds, checkable_recipe, distinct_trainings
 from gemma4vec.pipeline.plan.jobs import Job, Kind, Outline
 from gemma4vec.pipeline.plan.plan_state import Record
-from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import START, Nce
 from gemma4vec.training.estimate.dry_run import Estimate, checkpoint_bytes, estimate, model_bytes
 
 GB = 1e9
@@ -63,27 +61,10 @@ def estimate_plan(outline: Outline, records: Mapping[str, Record]) -> dict[str, 
 
 
 def _estimate(job: Job) -> Estimate:
-    assert job.recipe is not None
     try:
-        return estimate(_without_unmade_teachers(job.recipe) if job.needs else job.recipe)
+        return estimate(checkable_recipe(job))
     except InputError as error:
         raise InputError(f"steps.{job.step}: {error}") from error
-
-
-def _without_unmade_teachers(recipe: schema.Recipe) -> schema.Recipe:
-    """The recipe without terms whose teacher is its start, the model of an earlier step, which does not exist yet.
-
-    An estimate measures no teacher either (`training.estimate.shallow.stage_task`).
-    """
-    if recipe.model.start is not None:
-        return recipe
-    stages = []
-    for stage in recipe.stages:
-        if isinstance(stage.task, schema.Contrast):
-            terms = tuple(term for term in stage.task.terms if getattr(term, "teacher", None) != START)
-            stage = stage.model_copy(update={"task": stage.task.model_copy(update={"terms": terms or (Nce(),)})})
-        stages.append(stage)
-    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def _source_estimate(outline: Outline, job: Job, estimates: Mapping[tuple[str, Kind], Estimate]) -> Estimate:
