@@ -80,7 +80,7 @@ def disturb(launch: Launch, out: Path, how: str, process: "subprocess.Popen[byte
 
 DISTURBANCES = [
     ("Ctrl-C", 75, "interrupted", ""),
-    ("a killed process 0", 1, "interrupted", "was killed by SIGKILL"),  # as before: it alone writes that
+    ("a killed process 0", 1, "started", "was killed by SIGKILL"),  # it alone writes how a run ends
     ("a killed process 1", 1, "failed", "was killed by SIGKILL"),
     ("a killed client", 137, "interrupted", "error: g4va ended with exit code 137; the other hosts save and end"),
     (
