@@ -149,8 +149,9 @@ class Evaluation(Part):
         (), description="also evaluate after these shares of the steps, such as [0.5]"
     )
     snapshot_at_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (), description="save the trained weights after these shares of the steps, for `eval --checkpoints` "
-        "and `invert --step`"
+        (),
+        description="save the trained weights after these shares of the steps, for `eval --checkpoints` "
+        "and `invert --step`",
     )
     snapshot_every_steps: int | None = Field(
         None, ge=1, description="save them after each such number of steps; null: never"

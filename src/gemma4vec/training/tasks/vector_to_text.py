@@ -34,6 +34,7 @@ from gemma4vec.training.engine.task import ExtraParameter, MemoryPlan
 from gemma4vec.training.writing.merged_base import PREFIX
 from gemma4vec.training.writing.text_vectors import EmbeddedTexts, Vectors, VectorSource
 
+
 @dataclass(frozen=True)
 class VectorBatch(WritingBatch):
     """Layouts of texts after their soft tokens.

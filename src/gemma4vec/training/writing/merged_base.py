@@ -10,7 +10,6 @@ from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inverter.causal_base import CausalBase
 from gemma4vec.recipe.schema import Recipe
 
-
 PREFIX = "objective.prefix."
 """How a decoder's layers for soft tokens are named in checkpoints."""
 
