@@ -30,7 +30,7 @@ def open_kept_decoder(folder: Path, step: int, *, dtype: torch.dtype, device: st
     """Open a run's decoder with the weights that the run kept after `step`.
 
     It learned from the same texts with the same split; only its weights are earlier. They have not seen the end of the
-    schedule of the learning rate, and lie below what a training of so many steps gives.
+    schedule of the learning rate, and lie below what a training of that length gives.
 
     Args:
         folder: the finished decoder, in its run.
