@@ -88,7 +88,8 @@ class Quality:
     def __init__(self, arguments: argparse.Namespace):
         self.data, self.peer, self.overrides = arguments.data.resolve(), arguments.peer, arguments.set
         self.plan: Measured = yaml.safe_load(arguments.plan.read_text(encoding="utf-8"))
-        self.plan["minutes"] = arguments.minutes or self.plan["minutes"]
+        if arguments.minutes:
+            self.plan["minutes"] = arguments.minutes
         self.out: Path = arguments.out.resolve()
         self.out.mkdir(parents=True, exist_ok=True)
         self.suites = sorted(path.parent.parent for path in self.data.glob("retrieval/*/qrels/test.tsv"))
@@ -158,15 +159,18 @@ class Quality:
             for one, weight in self.plan["weights"].items()
         ]
         recipe = self.recipe_file(name, sources, {"minutes": minutes})
-        runs = self.out / "runs" / f"{name}-{minutes:g}"
+        settings = [*self.plan["candidates"][name], *self.overrides, *changes]
+        return self.go_on(self.out / "runs" / f"{name}-{minutes:g}", str(recipe), settings)
+
+    def go_on(self, runs: Path, recipe: str, settings: list[str]) -> Measured:
+        """Train below `runs`, from the last checkpoint there; what is finished is not trained again."""
         begun = sorted(runs.glob("*/checkpoints/*/step-*")) if runs.is_dir() else []
         if begun:
             run = RunFolder(begun[-1].parents[2])
             if finished := run.events("finished"):
                 return finished[-1] | {"run": str(run.path)}
             return self.command("train", "--resume", str(run.path))
-        settings = [*self.plan["candidates"][name], *self.overrides, *changes]
-        return self.command("train", str(recipe), *settings, "--out", str(runs))
+        return self.command("train", recipe, *settings, "--out", str(runs))
 
     def try_out(self, name: str) -> Measured:
         """A short training and its scores on the dev samples."""

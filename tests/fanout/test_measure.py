@@ -8,7 +8,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.metrics import per_query
 from gemma4vec.fanout.keep import Gates
 from gemma4vec.fanout.measure import measure_fanout, score, sentence
-from gemma4vec.fanout.methods import METHODS, NOISE, TO_GOLD, walk_points
+from gemma4vec.fanout.methods import LOG, METHODS, NOISE, TO_GOLD, walk_points
 from gemma4vec.fanout.setting import Choices, Setting
 from gemma4vec.fanout.suggestions import suggest
 from gemma4vec.fanout.training_rows import as_record, as_rows, walk_suite
@@ -28,6 +28,11 @@ def test_every_method_stands_in_the_table_with_at_most_n_suggestions(setting: Se
     assert all(row["kept"] <= 4 for row in found["rows"])
     assert {row["method"] for row in found["rows"] if row["oracle"]} == {TO_GOLD}
     assert [row["method"] for row in found["rows"] if row["best_minus_noise"] is None] == [NOISE]
+    assert [row["method"] for row in found["rows"] if row["gain_over_log"] is None] == [LOG]
+    gains = {row["method"]: row["gain"]["mean"] for row in found["rows"]}
+    for row in found["rows"]:
+        over = row["gain_over_log"] or {"mean": 0.0, "p": 1.0}
+        assert over["mean"] == pytest.approx(row["gain"]["mean"] - gains[LOG]) and 0 < over["p"] <= 1
     assert all("p_corrected" not in row for row in found["rows"] if row["oracle"])
     for row in found["rows"]:
         assert row["gain"]["low"] <= row["gain"]["mean"] <= row["gain"]["high"]

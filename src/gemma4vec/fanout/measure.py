@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.evaluation.scoring.vector_ranking import score_places
 from gemma4vec.fanout.fuse import fuse, union
-from gemma4vec.fanout.methods import METHODS, NOISE, Method
+from gemma4vec.fanout.methods import LOG, METHODS, NOISE, Method
 from gemma4vec.fanout.setting import DEPTH, Ints, Report, Setting
 from gemma4vec.fanout.suggestions import Suggestions, suggest
 from gemma4vec.statistics.bootstrap import mean_interval
@@ -60,7 +60,7 @@ def measure_fanout(
         found = suggest(setting, method)
         values[method.name] = _values(setting, found, own_Q, own_recall_Q)
         facts[method.name] = _facts(setting, found)
-    rows = [_row(method, values[method.name], facts[method.name], values[NOISE]["best"]) for method in methods]
+    rows = [_row(method, values, facts[method.name]) for method in methods]
     _correct(rows)
     return {
         METRIC: mean_interval(own_Q).bounds(),
@@ -114,7 +114,8 @@ def _facts(setting: Setting, found: Sequence[Suggestions]) -> dict[str, float]:
     }
 
 
-def _row(method: Method, values: dict[str, Floats], facts: dict[str, float], noise_best_Q: Floats) -> dict[str, Any]:
+def _row(method: Method, of: dict[str, dict[str, Floats]], facts: dict[str, float]) -> dict[str, Any]:
+    values, noise_best_Q = of[method.name], of[NOISE]["best"]
     gain = mean_interval(values["gain"])
     return {
         "method": method.name,
@@ -124,9 +125,15 @@ def _row(method: Method, values: dict[str, Floats], facts: dict[str, float], noi
         "no_worse": gain.low > -LOSS,
         "best": mean_interval(values["best"]).bounds(),
         "best_minus_noise": None if method.name == NOISE else mean_interval(values["best"] - noise_best_Q).bounds(),
+        "gain_over_log": None if method.name == LOG or LOG not in of else _over(values["gain"] - of[LOG]["gain"]),
         "recall": mean_interval(values["recall"]).bounds(),
         **{name: value for name, value in facts.items() if value == value},
     }
+
+
+def _over(differences_Q: Floats) -> dict[str, float]:
+    """A paired difference, query by query, with its p-value before any correction."""
+    return mean_interval(differences_Q).bounds() | {"p": sign_flip_test(differences_Q).p}
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:

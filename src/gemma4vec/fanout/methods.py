@@ -20,7 +20,8 @@ from gemma4vec.retrieval.top_k import descending_id_rank
 
 Texts = list[list[str]]
 Rankings = list[list[Ints]]
-NOISE, TO_GOLD, TO_HITS = "noise at the walk's angles", "walk to the gold document", "walk to the first hits' mean"
+LOG, NOISE = "nearest queries of the log", "noise at the walk's angles"
+TO_GOLD, TO_HITS = "walk to the gold document", "walk to the first hits' mean"
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ METHODS: dict[str, Method] = {
         Method("BM25", rankings=bm25),
         Method("BM25 and RM3", rankings=rm3),
         Method("feedback vectors", rankings=feedback_vectors),
-        Method("nearest queries of the log", texts=nearest_log, needs_log=True),
+        Method(LOG, texts=nearest_log, needs_log=True),
         Method("suggestions", texts=suggested, needs_suggester=True),
         Method(NOISE, texts=noise),
         Method("paraphrases", texts=paraphrases, needs_paraphraser=True),
