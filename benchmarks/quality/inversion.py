@@ -230,8 +230,9 @@ class Inversion(Quality):
                 one = self.evaluate(encoder, decoder, self.plan["least_held_out"], "--n", "1", "--step", str(step))
                 found[way]["shares"][str(share)] = one
                 report(f"{way} after {step} steps", one)
-            found[way]["best"] = self.best(encoder, decoder, 16, 5)
-            report(f"{way}, best of 16 with edits", found[way]["best"])
+            n, edit = max(self.plan["candidates"]), max(self.plan["edits"])
+            found[way]["best"] = self.best(encoder, decoder, n, edit)
+            report(f"{way}, best of {n} with {edit} rounds of edits", found[way]["best"])
         return found
 
     def best(self, encoder: str, decoder: str, n: int, edit: int) -> Measured:
@@ -242,8 +243,8 @@ class Inversion(Quality):
         """Searches with the trained decoder, and short trainings."""
         encoder, decoder = self.pair("invertible")
         found: Measured = {"search": {}, "trained": {}}
-        for n in (1, 4, 16):
-            for edit in (0, 5):
+        for n in self.plan["candidates"]:
+            for edit in self.plan["edits"]:
                 found["search"][f"{n} texts, {edit} edits"] = self.best(encoder, decoder, n, edit)
                 report(f"{n} texts, {edit} rounds of edits", found["search"][f"{n} texts, {edit} edits"])
         ways: dict[str, Measured] = {f"{tokens} soft tokens": {"prefix_tokens": tokens} for tokens in (1, 4, 8)}
