@@ -1,6 +1,7 @@
 """`gemma4vec invert`: its output, its evaluation, and every bad input in one line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,55 @@ def test_an_evaluation_has_floors_ceiling_and_shuffled_vectors(
     assert run(trained, "--evaluate", str(texts), "--n", "1") == 0
     shown = capsys.readouterr().out
     assert "40 texts that the decoder was not trained on" in shown and "A lower bound" in shown
+
+
+def test_figures_of_each_source_and_of_short_texts_are_those_of_their_texts_alone(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hashes = set(read_facts(trained.run / "model").held_out)
+    held_out = [text for text in dict.fromkeys(TEXTS) if words_key(text) in hashes]
+    for name, part in (("one", held_out[:25]), ("two", held_out[25:])):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(part) + "\n")
+    files = [word for name in ("one", "two") for word in ("--evaluate", str(tmp_path / f"{name}.txt"))]
+    assert run(trained, *files, "--n", "1", "--json") == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["sources"] == {"one": 25, "two": 15} and list(both["parts"]) == ["one"]  # 15 are too few
+    assert run(trained, *files[:2], "--n", "1", "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    for row in (DECODER, NEAREST, RIDGE, TRUE):  # not other texts' vectors: they are of the texts at hand
+        for measure, figure in alone["rows"][row].items():
+            assert both["parts"]["one"]["rows"][row][measure] == pytest.approx(figure, abs=1e-6)
+    for name in (f"cosine over {NEAREST}", f"f1 over {RIDGE}"):
+        assert both["parts"]["one"]["differences"][name] == pytest.approx(alone["differences"][name], abs=1e-6)
+    for name, one in both["differences"].items():
+        assert (one["p"] < 0.05) == (one["low"] * one["high"] > 0), name
+    short = both["short"]
+    assert short["tokens"] == 8 and 0 < short["texts"] <= 40 and ("rows" in short) == (short["texts"] >= 20)
+
+
+def test_a_decoder_as_it_was_after_a_kept_step(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(TEXTS) + "\n")
+    found = {}
+    for step in (None, 30, 120):
+        words = [] if step is None else ["--step", str(step)]
+        assert run(trained, "--evaluate", str(texts), "--n", "1", "--json", *words) == 0
+        found[step] = json.loads(capsys.readouterr().out)
+        assert found[step].pop("step") == step
+    assert found[120] == found[None]  # the last step's weights are the finished decoder's
+    f1 = {step: one["rows"][DECODER]["f1"]["mean"] for step, one in found.items()}
+    assert f1[30] < f1[120] - 0.1 and found[30]["texts"] == 40
+    assert run(trained, "--text", "read the file", "--step", "31") == 2
+    assert "kept the weights of other steps (those of 30, 120)" in capsys.readouterr().err
+    copied = tmp_path / "copied"
+    shutil.copytree(trained.run / "model", copied)
+    words = ["invert", str(trained.encoder), "--decoder", str(copied), "--text", "a", "--step", "30"]
+    assert execute(words) == 2
+    assert "is not in the run that trained it" in capsys.readouterr().err
+    assert execute(["eval", str(trained.run), "--checkpoints"]) == 2
+    assert "makes no vectors to be evaluated" in capsys.readouterr().err
 
 
 def test_trained_texts_alone_cannot_be_evaluated(

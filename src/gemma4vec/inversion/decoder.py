@@ -22,6 +22,7 @@ from gemma4vec.model.inverter.frame import soft_tokens
 from gemma4vec.model.inverter.identity import encoder_identity
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.text.text_embedder import TextEmbedder
+from gemma4vec.training.writing.kept_decoder import open_kept_decoder
 
 # Rows that are written at the same time: their logits take 1 MB each with Gemma's vocabulary.
 _ROWS = 64
@@ -45,6 +46,7 @@ class VectorDecoder:
         role: Literal["query", "document"] | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        step: int | None = None,
     ) -> "VectorDecoder":
         """Open the decoder of an encoder.
 
@@ -54,14 +56,19 @@ class VectorDecoder:
             role: whose prompt the vectors' texts had; None: the decoder's.
             device: device of the weights; None: the best one here.
             dtype: "fp32", "bf16" or None for what is fast here.
+            step: open it as it was after this step of its training; None: as it is.
 
         Raises:
-            InputError: there is no decoder, or it is of another encoder, width or role.
+            InputError: there is no decoder, it is of another encoder, width or role, or its run did not keep its
+                weights after `step`.
         """
         path = find_decoder(folder)
         check_encoder(path, encoder, role)
         where = device or choose_device().name
-        return cls(open_decoder(path, dtype=choose_dtype(where, dtype or "auto").dtype, device=where))
+        wanted = choose_dtype(where, dtype or "auto").dtype
+        if step is not None:
+            return cls(open_kept_decoder(path, step, dtype=wanted, device=where))
+        return cls(open_decoder(path, dtype=wanted, device=where))
 
     def greedy(self, vectors_Nd: Vectors) -> list[Written]:
         """Of each vector the text of the likeliest tokens."""

@@ -4,6 +4,7 @@ Shapes: N texts, d dimensions, M stored training texts.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from gemma4vec.inversion.candidates import embed
 from gemma4vec.inversion.floors import derangement, nearest_text, true_text, unigrams
 from gemma4vec.inversion.held_out import FEWEST, Split
 from gemma4vec.inversion.invert import BLOCK, Inverter
-from gemma4vec.inversion.measures import Recovery, measure_bags, measure_texts
+from gemma4vec.inversion.measures import Bools, Recovery, measure_bags, measure_texts
+from gemma4vec.model.tokenize.tokenizer import Counts
+from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.text.text_embedder import Vectors
 from gemma4vec.text.text_hash import words_key
@@ -23,6 +26,8 @@ Progress = Callable[[str, int, int], None]
 
 DECODER, SHUFFLED, NEAREST = "decoder", "other texts' vectors", "nearest training text"
 RIDGE, UNIGRAMS, TRUE = "ridge to words", "most frequent words", "the text itself"
+SHORT = 8
+"""Tokens of the decoder that a short text has at most: exact matches are looked for among these first."""
 
 
 def unseen_texts(
@@ -67,7 +72,8 @@ def evaluate_decoder(
     """Measure a decoder on texts that it was not trained on, with floors, ceiling and shuffled vectors.
 
     Returns:
-        JSON values: rows with intervals by measure, paired differences to the floors, and both by source.
+        JSON values: rows with intervals by measure, paired differences to the floors, and both for each source with 20
+        texts or more, and for short texts, if there are as many.
     """
     say = report or (lambda *_: None)
     encoder, role = inverter.encoder, inverter.decoder.facts.role
@@ -88,13 +94,12 @@ def evaluate_decoder(
         "learned": inverter.decoder.facts.trained_texts,
         "stored": len(inverter.texts),
         "sources": {name: list(sources).count(name) for name in dict.fromkeys(sources)},
-        "rows": {
-            name: {measure: row.interval(measure).bounds() for measure in row.values} for name, row in rows.items()
-        },
-        "differences": _differences(rows),
+        **_figures(rows),
         "by_source": {
             name: {source: one.bounds() for source, one in row.by_source().items()} for name, row in rows.items()
         },
+        "parts": _parts(rows, sources),
+        "short": {"tokens": SHORT} | _part(rows, _short(inverter, texts)),
         "remark": "a lower bound: a stronger decoder recovers more",
     }
 
@@ -112,8 +117,36 @@ def _decoded(
     return measure_texts(found, split.held_out, split.held_out_sources, cosines_N)
 
 
+def _figures(rows: dict[str, Recovery]) -> dict[str, Any]:
+    """Means with intervals of each row, and paired differences."""
+    means = {name: {measure: row.interval(measure).bounds() for measure in row.values} for name, row in rows.items()}
+    return {"rows": means, "differences": _differences(rows)}
+
+
+def _parts(rows: dict[str, Recovery], sources: Sequence[str]) -> dict[str, Any]:
+    """The figures of the texts of each source that has enough of them."""
+    names = np.array(sources)
+    found = {name: _part(rows, names == name) for name in dict.fromkeys(sources)}
+    return {name: part for name, part in found.items() if "rows" in part}
+
+
+def _part(rows: dict[str, Recovery], chosen_N: Bools) -> dict[str, Any]:
+    """The figures of the chosen texts alone; their number alone where it is too small for figures."""
+    count = int(chosen_N.sum())
+    if count < FEWEST:
+        return {"texts": count}
+    return {"texts": count, **_figures({name: row.of(chosen_N) for name, row in rows.items()})}
+
+
+def _short(inverter: Inverter, texts: Sequence[str]) -> Bools:
+    """Which texts have at most `SHORT` tokens of the decoder."""
+    parts = inverter.decoder.parts
+    quiet = replace(parts.tokenizer, counts=Counts())
+    return np.array([len(ids) <= SHORT for ids in parts.frame.read(quiet, texts)])
+
+
 def _differences(rows: dict[str, Recovery]) -> dict[str, Any]:
-    """Paired differences of the decoder and each floor, text by text, with Student's intervals."""
+    """Paired differences of the decoder and each floor, text by text: Student's intervals, p of random sign flips."""
     pairs = [
         (NEAREST, "cosine"),
         (NEAREST, "f1"),
@@ -123,8 +156,10 @@ def _differences(rows: dict[str, Recovery]) -> dict[str, Any]:
         (SHUFFLED, "cosine"),
     ]
     own = rows[DECODER].values
-    return {
-        f"{measure} over {name}": t_interval(own[measure] - rows[name].values[measure]).bounds()
-        for name, measure in pairs
-        if name in rows
-    }
+    found = {}
+    for name, measure in pairs:
+        if name in rows:
+            differences_N = own[measure] - rows[name].values[measure]
+            p = sign_flip_test(differences_N, levels=()).p
+            found[f"{measure} over {name}"] = t_interval(differences_N).bounds() | {"p": p}
+    return found

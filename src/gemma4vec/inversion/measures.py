@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gemma4vec.statistics.bootstrap import Interval, mean_interval
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 WORD = re.compile(r"\w+")
 LONGEST_GRAM = 4
 RESAMPLES = 2_000
@@ -89,6 +90,11 @@ class Recovery:
     def interval(self, measure: str = "f1") -> Interval:
         """The mean over all texts with its 95% bootstrap interval."""
         return mean_interval(self.values[measure], resamples=RESAMPLES)
+
+    def of(self, chosen_N: Bools) -> "Recovery":
+        """What came back of the chosen texts alone."""
+        sources = tuple(source for source, chosen in zip(self.sources, chosen_N, strict=True) if chosen)
+        return Recovery({name: values[chosen_N] for name, values in self.values.items()}, sources)
 
     def by_source(self, measure: str = "f1") -> dict[str, Interval]:
         """The same for the texts of each source alone."""

@@ -149,7 +149,9 @@ class Evaluation(Part):
         (), description="also evaluate after these shares of the steps, such as [0.5]"
     )
     snapshot_at_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (), description="save the trained weights after these shares of the steps, for `eval --checkpoints`"
+        (),
+        description="save the trained weights after these shares of the steps, for `eval --checkpoints` "
+        "and `invert --step`",
     )
     snapshot_every_steps: int | None = Field(
         None, ge=1, description="save them after each such number of steps; null: never"
@@ -328,8 +330,11 @@ class Recipe(Part):
         if model.start is not None or model.head is not None or model.readout != Mean():
             key = "start" if model.start is not None else "head" if model.head is not None else "readout"
             raise ValueError(f"model.{key}: {kind} trains a {made}, which has none; leave it out")
-        if watched.every_steps or watched.at_shares or watched.snapshot_at_shares or watched.snapshot_every_steps:
+        kept = watched.snapshot_at_shares or watched.snapshot_every_steps
+        if watched.every_steps or watched.at_shares or watched.background:
             raise ValueError(f"evaluation: a {made} makes no vectors to be evaluated; its held-out loss is logged")
+        if kept and kind == "suggestion":
+            raise ValueError("evaluation: nothing reads a suggester's weights that are kept on the way; leave it out")
         return self
 
     @model_validator(mode="after")

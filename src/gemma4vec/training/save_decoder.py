@@ -12,9 +12,9 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.inverter.decoder_folder import DecoderFacts, write_decoder
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.engine.checkpoint import objective_weights
-from gemma4vec.training.tasks.vector_to_text import PREFIX, VectorToTextTask
-from gemma4vec.training.writing.merged_base import merge_base
+from gemma4vec.training.engine.checkpoint import objective_weights, trained_weights
+from gemma4vec.training.tasks.vector_to_text import VectorToTextTask
+from gemma4vec.training.writing.merged_base import PREFIX, merge_base
 
 
 def save_decoder(
@@ -32,7 +32,7 @@ def save_decoder(
     Raises:
         InputError: the checkpoint is damaged or belongs to another recipe. WorkError: the disk is full.
     """
-    parts = merge_base(recipe, base, checkpoint)
+    parts = merge_base(recipe, base, trained_weights(checkpoint))
     prefix = deepcopy(task.prefix).to("cpu", torch.float32)
     own = {key.removeprefix(PREFIX): value.float() for key, value in objective_weights(checkpoint).items()}
     missing = prefix.load_state_dict(own, strict=False).missing_keys

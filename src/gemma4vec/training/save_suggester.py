@@ -8,6 +8,7 @@ from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.suggester.suggester_folder import SuggesterFacts, write_suggester
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_hash import words_key
+from gemma4vec.training.engine.checkpoint import trained_weights
 from gemma4vec.training.tasks.suggestion import SuggestionTask, suggestion_limit
 from gemma4vec.training.writing.merged_base import merge_base
 
@@ -38,7 +39,7 @@ def save_suggester(
         made_from=dict(made_from),
         licence=base.licence,
     )
-    return write_suggester(folder, facts, merge_base(recipe, base, checkpoint), _card(facts, base))
+    return write_suggester(folder, facts, merge_base(recipe, base, trained_weights(checkpoint)), _card(facts, base))
 
 
 def _card(facts: SuggesterFacts, base: ResolvedBase) -> str:

@@ -35,7 +35,7 @@ stages:
     layout: {{row_tokens: 64, tokens_per_forward: 1024, compile: false}}
     optimizer: {{learning_rate: 0.01, warmup_steps: 5}}
     budget: {{steps: 120}}
-    evaluation: {{checkpoint_seconds: 0}}
+    evaluation: {{checkpoint_seconds: 0, snapshot_at_shares: [0.25, 1.0]}}
 """
 
 

@@ -228,6 +228,7 @@ def test_a_dry_run_estimates_it(recipe: str) -> None:
         ("model.attention=bidirectional", "model.attention: suggestion writes token by token; set"),
         ("model.head={widths: [8]}", "model.head: suggestion trains a suggester, which has none; leave it out"),
         ("stages.0.evaluation.every_steps=1", "evaluation: a suggester makes no vectors to be evaluated"),
+        ("stages.0.evaluation.snapshot_every_steps=1", "evaluation: nothing reads a suggester's weights"),
         ("stages.0.task.plain_share=2", "less than or equal to 1"),
         ("stages.0.data=[{name: t, source: text, path: t.txt}]", "source 't' has plain texts, suggestion needs pairs"),
     ],

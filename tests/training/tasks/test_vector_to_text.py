@@ -237,6 +237,7 @@ def test_a_dry_run_embeds_nothing(recipe: str, monkeypatch: pytest.MonkeyPatch) 
         ("model.head={widths: [8]}", "model.head: vector_to_text trains a decoder, which has none; leave it out"),
         ("model.readout=last_token", "model.readout: vector_to_text trains a decoder, which has none"),
         ("stages.0.evaluation.every_steps=1", "evaluation: a decoder makes no vectors to be evaluated"),
+        ("stages.0.evaluation={background: true, snapshot_at_shares: [1.0]}", "evaluation: a decoder makes no vectors"),
         ("stages.0.task.noise_degrees=90", "less than 90"),
         ("stages.0.task.prefix_tokens=0", "greater than or equal to 1"),
         ("stages.0.task.role=both", "'query' or 'document'"),

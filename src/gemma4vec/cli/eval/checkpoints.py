@@ -41,11 +41,17 @@ def evaluate_checkpoints(
     if run is None:
         raise InputError("--checkpoints needs a run: give its id or folder; list them with: gemma4vec runs")
     from gemma4vec.cli.output import emit
+    from gemma4vec.recipe.tasks import WRITERS
     from gemma4vec.training.monitoring import background_eval
     from gemma4vec.training.monitoring.weight_snapshots import kept_checkpoints
     from gemma4vec.training.run import recipe_of
 
     recipe = recipe_of(run)
+    if isinstance(recipe.stages[-1].task, WRITERS):
+        raise InputError(
+            f"{run.path} makes no vectors to be evaluated; a decoder's kept weights are for: gemma4vec invert MODEL "
+            f"--decoder {run.path} --step N --evaluate FILE"
+        )
     own: dict[int, list[AnySuite]] = {}
 
     def suites_of(stage: int) -> "Sequence[AnySuite]":

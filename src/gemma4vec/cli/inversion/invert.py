@@ -1,5 +1,6 @@
 """`gemma4vec invert MODEL --decoder DIR`: the texts of vectors, or what a decoder recovers of new texts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,15 @@ def invert_command(
         bool, typer.Option("--normalize", help="Scale vectors to length one instead of refusing them.")
     ] = False,
     most: Annotated[int, typer.Option("--max-texts", help="Evaluate at most this many texts.", min=20)] = 1_000,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            "--step",
+            help="Use the decoder as it was after this step, whose weights its run kept (snapshot_at_shares).",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep what is printed below HOME/inversions, for gemma4vec ui.")
     ] = False,
@@ -77,9 +87,9 @@ def invert_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.inversion.invert import Settings
 
-    inverter = _open(model, decoder, role, wanted, Settings(n, beams, edit, seed))
+    inverter = _open(model, decoder, role, wanted, step, Settings(n, beams, edit, seed))
     if evaluate:
-        measured = _evaluated(inverter, evaluate, most)
+        measured = _evaluated(inverter, evaluate, most) | {"step": step}
         emit(as_json, measured, _table)
         if keep:
             keep_below_home("measured", measured)
@@ -87,7 +97,9 @@ def invert_command(
     _invert(inverter, vectors, text or [], normalize, as_json, keep)
 
 
-def _open(model: str, folder: Path, role: str | None, dtype: str | None, settings: "Settings") -> "Inverter":
+def _open(
+    model: str, folder: Path, role: str | None, dtype: str | None, step: int | None, settings: "Settings"
+) -> "Inverter":
     from gemma4vec.api.model import open_embedder
     from gemma4vec.files import home
     from gemma4vec.inversion.decoder import VectorDecoder
@@ -96,7 +108,8 @@ def _open(model: str, folder: Path, role: str | None, dtype: str | None, setting
 
     encoder: Any = open_embedder(model, dtype=dtype)
     run = None if folder.exists() else named_run(str(folder), home())
-    opened = VectorDecoder.load(run.path if run else folder, encoder, role=role, dtype=dtype)  # type: ignore[arg-type]
+    path = run.path if run else folder
+    opened = VectorDecoder.load(path, encoder, role=role, dtype=dtype, step=step)  # type: ignore[arg-type]
     return Inverter(opened, encoder, settings)
 
 
@@ -197,6 +210,20 @@ def _short(value: float) -> str:
     return shown.replace("0.", ".", 1) if shown.startswith(("0.", "-0.")) else shown
 
 
+def _difference(one: dict[str, float]) -> str:
+    return f"{one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}], p = {one['p']:.4f}"
+
+
+def _lines_of_sources(parts: dict[str, Any]) -> Iterator[str]:
+    """What the decoder adds for each source to a search and to the regression, where there are several sources."""
+    from gemma4vec.inversion.evaluate import NEAREST, RIDGE
+
+    for source, part in parts.items() if len(parts) > 1 else ():
+        for name in (f"cosine over {NEAREST}", f"f1 over {RIDGE}"):
+            if name in part["differences"]:
+                yield f"{source} ({part['texts']:,} texts), {name}: {_difference(part['differences'][name])}"
+
+
 def _table(result: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.text import Text
@@ -219,10 +246,8 @@ def _table(result: dict[str, Any]) -> Any:
     lines = [
         f"{result['texts']:,} texts that the decoder was not trained on ({result['learned']:,} it was); {how}.",
         "left out: " + ", ".join(f"{count:,} {what}" for what, count in result["left_out"].items()),
-        *(
-            f"{name}: {one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-            for name, one in result["differences"].items()
-        ),
+        *(f"{name}: {_difference(one)}" for name, one in result["differences"].items()),
+        *_lines_of_sources(result["parts"]),
         f"{result['remark'][0].upper()}{result['remark'][1:]}.",
     ]
     title = f"{result['decoder']} on {result['role']} vectors of {result['model']}"

@@ -41,7 +41,8 @@ from gemma4vec.recipe.inversion import DECODER_FILE as DECODER_FILE
 from gemma4vec.recipe.part import Part
 
 FORMAT = 1
-_PREFIX, _TEXTS, _VECTORS = "prefix.safetensors", "texts.jsonl", "vectors.npy"
+PREFIX_FILE = "prefix.safetensors"
+_TEXTS, _VECTORS = "texts.jsonl", "vectors.npy"
 _ADVICE = "copy the decoder's folder again from its run"
 
 
@@ -99,7 +100,7 @@ def write_decoder(
     with atomic_folder(folder) as temporary, disk_errors(folder):
         save_causal_base(temporary, parts)
         state: Mapping[str, Any] = {n: v.detach().float().contiguous().cpu() for n, v in prefix.state_dict().items()}
-        save_file(dict(state), temporary / _PREFIX)
+        save_file(dict(state), temporary / PREFIX_FILE)
         if len(texts):
             store_texts(temporary, texts, vectors_Nd)
         write_json(temporary / DECODER_FILE, facts.model_dump(mode="json"))
@@ -134,7 +135,7 @@ def open_decoder(folder: Path, *, dtype: torch.dtype, device: str) -> OpenDecode
     facts = read_facts(folder)
     with damage_as_input_error("decoder", folder, _ADVICE):
         base = open_causal_base(folder, dtype=dtype, device=device, task="vector_to_text")
-        prefix = _open_prefix(folder / _PREFIX, facts, base.backbone)
+        prefix = _open_prefix(folder / PREFIX_FILE, facts, base.backbone)
     frame = DecoderFrame.of(base.tokenizer, facts.prefix_tokens, facts.max_tokens)
     return OpenDecoder(base.backbone, base.head, base.tokenizer, facts, folder, prefix, frame)
 

@@ -31,10 +31,8 @@ from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch
 from gemma4vec.training.batches.writing_task import WritingBatch, WritingTask, token_probabilities
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, MemoryPlan
+from gemma4vec.training.writing.merged_base import PREFIX
 from gemma4vec.training.writing.text_vectors import EmbeddedTexts, Vectors, VectorSource
-
-PREFIX = "objective.prefix."
-"""How the prefix's parameters are named in checkpoints."""
 
 
 @dataclass(frozen=True)

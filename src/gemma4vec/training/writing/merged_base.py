@@ -1,6 +1,6 @@
 """The base of a checkpoint with its adapters merged, in fp32: what decoders and suggesters are saved from."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 
@@ -9,17 +9,19 @@ from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inverter.causal_base import CausalBase
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.engine.checkpoint import trained_weights
+
+PREFIX = "objective.prefix."
+"""How a decoder's layers for soft tokens are named in checkpoints."""
 
 
-def merge_base(recipe: Recipe, base: ResolvedBase, checkpoint: Path) -> CausalBase:
+def merge_base(recipe: Recipe, base: ResolvedBase, weights: Mapping[str, torch.Tensor]) -> CausalBase:
     """Load the base, put a checkpoint's full-precision weights into it, and merge its adapters.
 
     Raises:
-        InputError: the checkpoint is damaged or belongs to another recipe.
+        InputError: the weights belong to another recipe.
     """
     built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
-    built.load_trained({key: value.float() for key, value in trained_weights(checkpoint).items()})
+    built.load_trained({key: value.float() for key, value in weights.items()})
     backbone = built.encoder.backbone
     head = load_head(backbone, base.path, recipe.stages[0].task.kind)
     if built.adapters is not None:
