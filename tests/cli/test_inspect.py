@@ -88,7 +88,7 @@ def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["inspect", "bm25"], "Missing option '--suite'"),
+        (["inspect", "bm25"], "--suite is missing, and no result of bm25 names one; name a dev suite: --suite DEV"),
         (["inspect", "bm25", "--suite", "SUITE", "--against", "bm25"], "--against bm25 is the inspected model itself"),
         (["inspect", "bm25", "--suite", "FINAL"], "inspect shows single queries: hard is a final suite"),
         (["inspect", "bm25", "--suite", "SUITE", "--task", "x"], "hard has no task 'x'"),

@@ -17,11 +17,12 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.evaluation.scoring.open_any_suite import require_retrieval
 from gemma4vec.files import home
 from gemma4vec.inspection.confirm import confirm, find_slice
 from gemma4vec.inspection.explain.explain_query import explain_query
 from gemma4vec.inspection.inspect import inspect
-from gemma4vec.inspection.inspected import Inspection, Subject, require_retrieval
+from gemma4vec.inspection.inspected import Inspection, Subject
 from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
 from gemma4vec.inspection.probes.registry import Material
 from gemma4vec.inspection.steps import steps_folder

@@ -17,6 +17,7 @@ from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import home
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
+from gemma4vec.report.run_page import write_report
 from gemma4vec.text.counted import counted
 
 
@@ -197,3 +198,36 @@ def test_a_score_that_is_no_number_has_a_dash_and_keeps_the_order_of_the_others(
     assert known == sorted(known) and next(one for one in listed if one["row"] == rows[1])["score"] is None
     for place in (f"/inspect/{key}", f"/inspect/{key}/queries/{rows[1]}"):
         assert "nan" not in Page(client.get(place).text).text.lower()
+
+
+def opened_by(ids: list[str], spec: Path, mirror: Path | None = None) -> None:
+    """Results that say where their suite is, of runs whose manifests do not."""
+    for one in ids:
+        manifest, result = home() / one / "manifest.json", home() / one / "evals" / "trained" / "test" / "metrics.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "suites": {}}))
+        value = json.loads(result.read_text())
+        value["settings"]["opened"] = {"spec": str(spec), "task": None, "mirror": str(mirror) if mirror else None}
+        result.write_text(json.dumps(value))
+
+
+def test_texts_are_where_the_evaluation_had_them_from(tmp_path: Path) -> None:
+    client, ids, address = compared({"base": 0.3, "better": 0.6})
+    suite = home() / "data" / "pycode" / "test"
+    opened_by(ids, suite, tmp_path)
+    page = client.get(address).text
+    assert "Return the shortest path number" in page and "so ids are shown" not in page
+    assert f"gemma4vec inspect {ids[0]} --suite {suite} --mirror {tmp_path}" in page and "--suite DIR" not in page
+    suite.rename(tmp_path / "elsewhere")
+    _, client = open_window()
+    page = client.get(address).text
+    assert f"texts are gone, so ids are shown ({suite}: no such suite folder" in page
+    assert "Return the shortest path number" not in page
+
+
+def test_the_report_finds_the_texts_where_the_evaluation_had_them_from(tmp_path: Path) -> None:
+    _, ids, _ = compared({"base": 0.3, "better": 0.6})
+    opened_by(ids, home() / "data" / "pycode" / "test")
+    assert "Return the shortest path number" in write_report(home() / ids[1], tmp_path / "page.html").read_text()
+    opened_by(ids, tmp_path / "nowhere")
+    page = write_report(home() / ids[1], tmp_path / "page.html").read_text()
+    assert "Return the shortest path number" not in page and f"{tmp_path / 'nowhere'}: no such suite folder" in page

@@ -19,13 +19,14 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED, free_folder
 from gemma4vec.evaluation.results import result as stored
 from gemma4vec.evaluation.results.marks import model_marks, result_marks
+from gemma4vec.evaluation.results.result import OpenedAs
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.evaluation.scoring.evaluate import evaluate as score
 from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
-from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
+from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite, opened_as
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.records import find_enclosing_run
@@ -237,7 +238,8 @@ def evaluate(
     """
     specs = [suite] if isinstance(suite, str | Path) else list(suite)
     with progress_shown(progress):
-        suites = open_suites([str(spec) for spec in specs], role, None if mirror is None else Path(mirror))
+        names = [str(spec) for spec in specs]
+        suites = open_suites(names, role, None if mirror is None else Path(mirror))
         found = score_model(
             open_scorer(model, dtype, max_tokens, cached=cached),
             suites,
@@ -246,6 +248,7 @@ def evaluate(
             out=None if out is None else Path(out),
             metrics=metrics,
             look_again=look_again,
+            opened=[opened_as(name, mirror=mirror) for name in names],
         )
     return found[0] if isinstance(suite, str | Path) else found
 
@@ -304,6 +307,7 @@ def score_model(
     out: Path | None,
     metrics: Sequence[str],
     look_again: str,
+    opened: Sequence[OpenedAs],
 ) -> list[Result]:
     """Score on every suite, once it is known that all of them may be: the last one is reached after hours.
 
@@ -311,10 +315,11 @@ def score_model(
         run: that the model comes from.
         is_run: whether the run itself was named, so that its folder takes the results.
         out: results go to `out/<suite>`.
+        opened: the words by which each suite was opened.
     """
     check_allowed(model, suites, owner=find_owner(model, run=run), look_again=look_again)
     results = []
-    for suite in suites:
+    for suite, how in zip(suites, opened, strict=True):
         check_name(suite.name, "suite")
         folder = out / suite.name if out is not None else _result_folder(model, suite.name, run if is_run else None)
         with bars_by_stage(suite.name) as report:
@@ -326,6 +331,7 @@ def score_model(
                 progress=report,
                 run=run,
                 look_again=look_again,
+                opened=how,
             )
         results.append(Result(found, folder))
     return results

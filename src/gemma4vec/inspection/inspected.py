@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.inspection.advice import Advice
 from gemma4vec.inspection.attributes import Value
@@ -113,22 +112,3 @@ class Inspection:
     def open(self) -> npt.NDArray[np.bool_]:
         """Queries whose values may be shown, bool[N]."""
         return np.ones(len(self.suite.queries), dtype=bool) if self.sealed is None else ~self.sealed
-
-
-def require_retrieval(suite: Any, task: str | None) -> RetrievalSuite:
-    """One retrieval suite, also as a task of a group.
-
-    Raises:
-        InputError: another kind of suite, a group without a task's name, or an unknown task.
-    """
-    members = getattr(suite, "members", [suite])
-    names = [one.name for one in members]
-    if task is not None:
-        members = [one for one in members if one.name == task]
-        if not members:
-            raise InputError(f"{suite.name} has no task '{task}'; it has {', '.join(names[:20])}")
-    if len(members) > 1:
-        raise InputError(f"{suite.name} has {len(members)} tasks; inspect one: --task {names[0]}")
-    if not isinstance(members[0], RetrievalSuite):
-        raise InputError(f"{suite.name} is not a retrieval suite ({suite.kind}); inspect needs queries and documents")
-    return members[0]

@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.scoring.open_any_suite import opened_as
 from gemma4vec.files import atomic_folder, disk_errors, write_json
 from gemma4vec.inspection.attributes import ATTRIBUTES, Value
-from gemma4vec.inspection.inspected import Inspection, found_again
+from gemma4vec.inspection.inspected import Inspection
 from gemma4vec.inspection.kinds import failed, k_occurrence
 from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.steps import code_version
@@ -63,10 +64,10 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_inspection(found: Inspection, out: Path, opened_as: Mapping[str, Any]) -> None:
-    """Write the folder, all or nothing."""
+def write_inspection(found: Inspection, out: Path, how: Mapping[str, Any]) -> None:
+    """Write the folder, all or nothing; `how`: the words by which the suite was opened, or none."""
     with atomic_folder(out) as folder:
-        write_json(folder / ABOUT, finite(describe(found, opened_as)))
+        write_json(folder / ABOUT, finite(describe(found, how)))
         write_json(folder / SLICES, finite([one.as_json() for one in found.slices]))
         for name, table in ((QUERIES, _queries(found)), (JUDGED, _judged(found)), (DOCUMENTS, _documents(found))):
             pq.write_table(table, folder.absolute() / name, compression="zstd")
@@ -158,23 +159,19 @@ def load_points(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | 
         raise InputError(f"{folder / MAP_POINTS} is damaged; inspect again") from error
 
 
-def _opened(how: Mapping[str, Any]) -> dict[str, Any]:
-    """The words by which a suite opens again, from whichever folder."""
-    return {name: found_again(one) if name in ("spec", "mirror") and one else one for name, one in how.items()}
-
-
-def describe(found: Inspection, opened_as: Mapping[str, Any]) -> dict[str, Any]:
+def describe(found: Inspection, how: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of `inspection.json`."""
     open_N = found.open
     own_N = found.reading.values(found.metric)
     means = {found.subject.model.name: float(own_N[open_N].mean())}
     if found.other is not None and found.against is not None:
         means[found.against.model.name] = float(found.other.values(found.metric)[open_N].mean())
+    again = dict(opened_as(str(how["spec"]), how.get("task"), how.get("mirror"))) if how else {}
     halves = {DISCOVERY: int(open_N.sum()), SEALED: int((~open_N).sum())}
     return {
         "model": found.subject.as_json(),
         "against": found.against.as_json() if found.against is not None else None,
-        "suite": {"name": found.suite.name, "fingerprint": found.fingerprint, "open": _opened(opened_as)},
+        "suite": {"name": found.suite.name, "fingerprint": found.fingerprint, "open": again},
         "metric": found.metric,
         "queries": len(found.suite.queries),
         "documents": len(found.suite.corpus),

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gemma4vec.data.loading.open_suite import open_suite
+from gemma4vec.data.loading.open_suite import absolute_spec, open_suite
 from gemma4vec.data.suites.catalog import CATALOG, COMPACT, NANO, NANO_TRANSLATED, HubTask
 from gemma4vec.data.suites.group import SuiteGroup
 from gemma4vec.data.suites.retrieval import load_suite
@@ -269,3 +269,33 @@ def test_a_suite_of_one_task_is_no_group(tmp_path):
     known = CATALOG["germandpr"]
     mirrored(tmp_path, known.tasks[0])
     assert not isinstance(open_suite("germandpr", mirror=tmp_path), SuiteGroup)
+
+
+def test_a_spec_opens_the_same_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text('{"query": "q", "pos": ["a"], "neg": ["b"]}\n' * 2)
+    sts_file(tmp_path / "s.tsv")
+    beir(tmp_path / "small")
+    (tmp_path / "both.yaml").write_text("suites: [small]\n")
+    specs = ["small", "./small", "s.tsv@dev", "rows.jsonl", "loss:rows.jsonl", "both.yaml"]
+    monkeypatch.chdir(tmp_path)
+    known = [open_suite(one) for one in specs]
+    whole = [absolute_spec(one) for one in specs]
+    assert whole[2] == f"{tmp_path}/s.tsv@dev" and whole[4] == f"loss:{tmp_path}/rows.jsonl"
+    monkeypatch.chdir(tmp_path.parent)
+    again = [open_suite(one) for one in whole]
+    assert [(one.name, one.kind, one.fingerprint) for one in again] == [
+        (one.name, one.kind, one.fingerprint) for one in known
+    ]
+    assert [absolute_spec(one) for one in whole] == whole
+
+
+def test_a_name_stays_a_name_and_a_home_folder_becomes_whole(tmp_path, monkeypatch):
+    assert [absolute_spec(one) for one in ("nanobeir", "mteb:Task", "gone.tsv@dev", "")] == [
+        "nanobeir",
+        "mteb:Task",
+        "gone.tsv@dev",
+        "",
+    ]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    beir(tmp_path / "small")
+    assert absolute_spec("~/small") == str(tmp_path / "small")

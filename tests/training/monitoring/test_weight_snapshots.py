@@ -106,6 +106,7 @@ def test_the_command_evaluates_all_of_them_and_the_page_shows_the_curve(
     assert "Choosing it on these queries flatters it by about" in printed["best"]["sentence"]
     result = trained / "evals" / "checkpoint-0-00000004" / "words-dev" / "metrics.json"
     assert json.loads(result.read_text())["mean"]["ndcg@10"] == pytest.approx(scores[1])
+    assert json.loads(result.read_text())["settings"]["opened"]["spec"] == str(dev)
     assert find_enclosing_run(result.parent) is not None
     # A checkpoint is not the run's result, but a model that somebody looked at.
     with open_ledger(home()) as ledger:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gemma4vec.data.suites.group import AnySuite
     from gemma4vec.evaluation.planning.checkpoint_choice import CheckpointPlace
-    from gemma4vec.evaluation.results.result import Result
+    from gemma4vec.evaluation.results.result import OpenedAs, Result
     from gemma4vec.ledger.run_folder import RunFolder
     from gemma4vec.recipe.schema import Recipe
     from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 def evaluate_checkpoints(
     run: "RunFolder | None",
     suites: "Sequence[AnySuite]",
+    opened: "Mapping[str, OpenedAs]",
     *,
     cached: bool,
     look_again: str,
@@ -31,6 +32,7 @@ def evaluate_checkpoints(
 
     Args:
         suites: empty: each stage's dev suite from the run's manifest.
+        opened: suite -> the words by which it was opened.
         follow: also evaluate checkpoints that a running training will still write; skip existing results.
 
     Raises:
@@ -63,10 +65,12 @@ def evaluate_checkpoints(
     if follow:
         with background_eval.only_one(run):
             checkpoints = background_eval.follow(run, recipe)
-            found = _evaluate(run, recipe, checkpoints, suites_of, cached=cached, look_again=look_again, again=False)
+            found = _evaluate(
+                run, recipe, checkpoints, suites_of, opened, cached=cached, look_again=look_again, again=False
+            )
     else:
         kept = kept_checkpoints(run, recipe)
-        found = _evaluate(run, recipe, kept, suites_of, cached=cached, look_again=look_again, again=True)
+        found = _evaluate(run, recipe, kept, suites_of, opened, cached=cached, look_again=look_again, again=True)
     if not found:
         raise InputError(
             f"{run.path} has no checkpoints; store some with stages.N.evaluation.snapshot_at_shares=[0.5,1.0]"
@@ -92,6 +96,7 @@ def _evaluate(
     recipe: "Recipe",
     checkpoints: "Iterable[WeightSnapshot]",
     suites_of: "Callable[[int], Sequence[AnySuite]]",
+    opened: "Mapping[str, OpenedAs]",
     *,
     cached: bool,
     look_again: str,
@@ -110,7 +115,8 @@ def _evaluate(
             out = run.evaluation(one.name, suite.name)
             result = None if again else load_matching_result(out, suite.fingerprint, model.fingerprint)
             if result is None:
-                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again)
+                how = opened.get(suite.name)
+                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again, opened=how)
             found.setdefault(suite.name, {})[one.stage, one.step] = result
             logger.info(f"{one.name} on {suite.name}: {result.metric} {result.mean[result.metric]:.4f}")
     return found

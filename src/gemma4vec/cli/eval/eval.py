@@ -95,10 +95,12 @@ def evaluate_command(
     from gemma4vec.cli.eval.eval_table import result_row, result_tables
     from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
+    from gemma4vec.evaluation.scoring.open_any_suite import opened_as
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import named_run
 
     suites = open_suites(suite or [], chosen, mirror)
+    opened = [opened_as(one, mirror=mirror) for one in suite or []]
     run = run_of_model(model)
     if checkpoints:
         if out is not None or max_tokens is not None or dtype != "auto" or metric:
@@ -111,7 +113,8 @@ def evaluate_command(
         own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
         if len(own) < len(suites):
             raise InputError("--checkpoints does not support mteb tasks; leave out mteb:TASK")
-        evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
+        how = {loaded.name: one for loaded, one in zip(own, opened, strict=True)}
+        evaluate_checkpoints(run, own, how, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
         return
     loaded_model = open_scorer(model, wanted, max_tokens, cached=not no_cache)
     found = score_model(
@@ -122,6 +125,7 @@ def evaluate_command(
         out=out,
         metrics=metric or [],
         look_again=look_again,
+        opened=opened,
     )
     rows = [result_row(one.result, one.folder, seed) for one in found]
     _say_what_was_known(loaded_model)

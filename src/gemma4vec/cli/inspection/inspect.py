@@ -14,8 +14,8 @@ from gemma4vec.cli.inspection.opened import (
     InspectionFolder,
     SliceName,
     check_model,
-    open_retrieval_suite,
     open_subject,
+    suite_of_results,
 )
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
@@ -53,7 +53,15 @@ def inspect_command(
         str,
         typer.Argument(help="bm25, a run folder, a run id, a sentence-transformers folder, a hub id or bundled:NAME."),
     ],
-    suite: Annotated[str, typer.Option("--suite", help="Dev suite for retrieval: a name or a folder.", metavar="DEV")],
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            help="Dev suite for retrieval: a name or a folder; default: the one that the run was evaluated on.",
+            metavar="DEV",
+            show_default=False,
+        ),
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="One task of a suite of several.", metavar="NAME", show_default=False)
     ] = None,
@@ -112,6 +120,7 @@ def inspect_command(
     """
     from gemma4vec.cli.inspection.inspect_screen import screen
     from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.files import home
     from gemma4vec.inspection.inspect import inspect
     from gemma4vec.inspection.inspected import Wanted
@@ -123,7 +132,8 @@ def inspect_command(
     from gemma4vec.machine.terminal import bars_by_stage
 
     wanted = Wanted(() if probes is None else tuple(chosen_probes(probes)), layers, clusters, mapped)
-    opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
+    known = {"spec": suite} if suite is not None else suite_of_results(model)
+    opened_as = {**known, **({"task": task} if task else {}), **({"mirror": str(mirror)} if mirror else {})}
     loaded = open_retrieval_suite(opened_as)
     if spend is not None:
         make_dev(loaded, spend)
@@ -172,6 +182,7 @@ def confirm_command(
 ) -> None:
     """Open the sealed half for one slice, once: confirmed or refuted, with the smallest gap that it can show."""
     from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.inspection.confirm import confirm, find_slice
 
     found = confirm(name, find_slice(name, folder), open_subject, open_retrieval_suite, seed=seed)

@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.cli.inspection.opened import (
-    AsJson,
-    Dev,
-    Dtype,
-    Mirror,
-    TaskName,
-    open_dev_suite,
-    open_retrieval_suite,
-    open_subjects,
-)
+from gemma4vec.cli.inspection.opened import AsJson, Dev, Dtype, Mirror, TaskName, open_dev_suite, open_subjects
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -91,6 +82,7 @@ def judge_command(
 ) -> None:
     """Record the grades of a queue beside the suite, which stays as it is."""
     from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.inspection.labels.find_labels import graded_lines, record_queue
 
     graded = graded_lines(queue)  # before the suite is loaded

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemma4vec.api.inspected import BM25, check_model, open_retrieval_suite, open_subject
+from gemma4vec.api.inspected import BM25, check_model, open_subject, suite_of_results
 
 if TYPE_CHECKING:
     from gemma4vec.data.suites.retrieval import RetrievalSuite
     from gemma4vec.inspection.inspected import Subject
 
-__all__ = ["BM25", "InspectionFolder", "SliceName", "check_model", "open_retrieval_suite", "open_subject"]
+__all__ = ["BM25", "InspectionFolder", "SliceName", "check_model", "open_subject", "suite_of_results"]
 
 # Where a command finds its slice.
 SliceName = Annotated[
@@ -38,6 +38,7 @@ def open_dev_suite(suite: str, task: str | None, mirror: Path | None, use: str) 
     Args:
         use: what it is opened for, for the refusal of a final suite.
     """
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.ledger.suite_access import check_choice
 
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.cli.inspection.opened import BM25, InspectionFolder, SliceName, open_retrieval_suite, open_subject
+from gemma4vec.cli.inspection.opened import BM25, InspectionFolder, SliceName, open_subject
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def remedy_command(
     """Write recipes that may help a slice: one change each, a claim, the share of matching rows, and a control."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.resolve_names import resolve_sources
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.files import home
     from gemma4vec.inspection.confirm import find_slice
     from gemma4vec.inspection.inspection_files import load_inspection
@@ -94,6 +95,7 @@ def verify_command(
 ) -> None:
     """Ask the sealed half, once, whether a remedy did what its claim says; the decision goes into the ledger."""
     from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.files import home
     from gemma4vec.inspection.remedy.claims import claim_of
     from gemma4vec.inspection.remedy.verify import verify

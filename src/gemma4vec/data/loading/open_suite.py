@@ -71,6 +71,16 @@ def open_suite(spec: str, *, role: Role | None = None, mirror: Path | None = Non
     return replace(suite, role=resolve_role(suite.role, role, suite.name))
 
 
+def absolute_spec(spec: str) -> str:
+    """The spec with its path as an absolute one, so that it opens from every folder; a name stays as it is."""
+    kind, rest = _kind_and_rest(spec)
+    where, at, split = rest.rpartition("@")
+    for path, end in ((rest, ""), (where, at + split)):
+        if path and Path(path).expanduser().exists():
+            return f"{f'{kind}:' if kind else ''}{Path(path).expanduser().absolute()}{end}"
+    return spec
+
+
 def _open(member: Member, parent: Path, mirror: Path | None) -> AnySuite:
     """Open a member of a list, or a whole argument; paths are relative to `parent`."""
     kind, spec = _kind_and_rest(member.suite)
@@ -86,7 +96,7 @@ def _open(member: Member, parent: Path, mirror: Path | None) -> AnySuite:
         return _pairs(member, path)
     if path.suffix in (".yaml", ".yml") or _names_several(path):
         return open_several(path, mirror=mirror)
-    if path.is_dir():
+    if path.is_dir() or Path(spec).expanduser().is_absolute():
         return _adjusted(load_suite(path), member)
     return _adjusted(_named(spec, mirror), member)
 

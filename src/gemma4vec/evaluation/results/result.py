@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,15 @@ _DIGESTED: tuple[str, ...] = (
 )
 _DIGESTED += ("look_again", "overlaps")
 
+
+class OpenedAs(TypedDict):
+    """The words by which a suite opens again: `spec` as for --suite, `task` of several, `mirror` of hub data sets."""
+
+    spec: str
+    task: str | None
+    mirror: str | None
+
+
 QueryScores = Mapping[str, Mapping[str, float]]
 """Query id -> metric -> value, for one task."""
 
@@ -60,7 +69,8 @@ class Result:
             ledger), "run" (ids of the model's run and recipe),
             "contamination" (overlap of the suite with the training data of the model and of all that it was made from,
             see `contamination_mark.find_mark`; null for a model that is not trained), "scores" (`digest`), "ledger"
-            (which one recorded the look: "id", null if none did, and "file"), "overlaps" (with final suites).
+            (which one recorded the look: "id", null if none did, and "file"), "overlaps" (with final suites), "opened"
+            (`opened`).
     """
 
     model: str
@@ -83,6 +93,15 @@ class Result:
         """The fingerprint of the suite's contents; results without one are older."""
         found = (self.settings.get("suite") or {}).get("fingerprint")
         return None if found is None else str(found)
+
+    @property
+    def opened(self) -> OpenedAs | None:
+        """The words by which the suite was opened; None in older results, and where no command opened it by words."""
+        found = self.settings.get("opened")
+        if not isinstance(found, dict) or not isinstance(found.get("spec"), str):
+            return None
+        task, mirror = (one if isinstance(one := found.get(name), str) else None for name in ("task", "mirror"))
+        return {"spec": found["spec"], "task": task, "mirror": mirror}
 
     @property
     def metrics(self) -> list[str]:

@@ -12,7 +12,7 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
 from gemma4vec.data.suites.suite import describe_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.results.result import Result, check_output_folder, save_result
+from gemma4vec.evaluation.results.result import OpenedAs, Result, check_output_folder, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import find_mark, mean_without_touched
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, Vectors
@@ -46,6 +46,7 @@ def evaluate(
     run: RunFolder | None = None,
     look_again: str = "",
     rankings: dict[str, Ranking] | None = None,
+    opened: OpenedAs | None = None,
 ) -> Result:
     """Score a model on every task of a suite, and write the result to `out`.
 
@@ -65,6 +66,8 @@ def evaluate(
         run: the model's run; by default the one it was loaded from, else the one around `out`.
         look_again: reason for a further look at a final suite, stored with the scores.
         rankings: filled with the ranking of each retrieval task, for `inspection/`.
+        opened: the words by which the suite was opened (`open_any_suite.opened_as`), stored with the scores so that
+            later commands find its texts; no fingerprint depends on them.
 
     Raises:
         InputError: an unknown metric; `out` holds other files; a locked suite; a final suite for a recipe that is not
@@ -105,6 +108,7 @@ def evaluate(
         "run": owner.ids,
         "contamination": mark,
         **({"look_again": look_again} if look_again else {}),
+        **({"opened": dict(opened)} if opened else {}),
         **({"overlaps": overlaps} if (overlaps := describe_overlaps(accesses)) else {}),
     }
     result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)

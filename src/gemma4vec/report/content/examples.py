@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.paired import QueryDifference, largest_differences
 from gemma4vec.evaluation.results.result import Result
+from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
 from gemma4vec.ledger.suite_halves import hidden_words, shown_queries
-from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, label, shorten, suite_folder
+from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, label, shorten, suite_place
 
 SHOWN, RELEVANT_SHOWN = 5, 3
 LINES, CHARACTERS = 80, 4000
@@ -111,11 +112,13 @@ def _model_name(suite: SuiteResults, model: str) -> str:
 
 def _load_texts(run: RunData, suite: SuiteResults) -> tuple[RetrievalSuite | None, str]:
     """Load the suite's texts. The second value says why they are missing or may be wrong."""
-    folder = suite_folder(run, suite.name)
-    if folder is None:
-        return None, "The manifest has no path for this suite, so the page shows ids instead of texts."
+    place = suite_place(run, suite.name)
+    if place is None:
+        return None, "Neither the manifest nor a result says where this suite is: the page shows ids instead of texts."
+    if any(len(result.per_query) > 1 for result in suite.results.values()):
+        return None, "The page shows ids of a suite of several tasks, and no texts."
     try:
-        texts = load_suite(folder)
+        texts = open_retrieval_suite(place)
     except InputError as error:
         return None, f"The suite's texts are gone, so the page shows ids instead of texts ({error})."
     known = {result.contents for result in suite.results.values()} - {None}

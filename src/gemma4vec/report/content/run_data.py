@@ -13,7 +13,7 @@ from gemma4vec.evaluation.comparison.comparable import check_comparable
 from gemma4vec.evaluation.comparison.comparison_count import NotComparedError, check_compared, contents
 from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences
-from gemma4vec.evaluation.results.result import Result, load_result, load_top
+from gemma4vec.evaluation.results.result import OpenedAs, Result, load_result, load_top
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
@@ -272,14 +272,20 @@ def label(model: str) -> str:
     return MODELS.get(model, model)
 
 
-def suite_folder(run: RunData, name: str) -> Path | None:
-    """Return the folder of the suite's texts; None if the manifest has none."""
+def suite_place(run: RunData, suite: str) -> OpenedAs | None:
+    """The words by which the suite's texts open: the manifest's folder, else what a result of the run was opened by.
+
+    None if neither says.
+    """
     suites = run.manifest.get("suites")
-    entry = suites.get(name) if isinstance(suites, dict) else None
+    entry = suites.get(suite) if isinstance(suites, dict) else None
     place = entry.get("path") if isinstance(entry, dict) else None
-    if not isinstance(place, str):
-        return None
-    return Path(place) if Path(place).is_absolute() or Path(place).exists() else run.path / place
+    if isinstance(place, str):
+        folder = Path(place) if Path(place).is_absolute() or Path(place).exists() else run.path / place
+        return {"spec": str(folder.absolute()), "task": None, "mirror": None}
+    results = [one.results for one in run.suites if one.name == suite]
+    named = [one[name] for one in results for name in sorted(one, key=lambda name: name != "trained")]
+    return next((one.opened for one in named if one.opened is not None), None)
 
 
 def shorten(text: str, characters: int) -> str:

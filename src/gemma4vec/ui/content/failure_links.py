@@ -1,13 +1,13 @@
 """Where each of several runs fails: its stored inspections of the suites that it is compared on, or how to make one."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.report.content.comparison_data import RunComparison
-from gemma4vec.report.content.run_data import PRIMARY, RunData, suite_folder
+from gemma4vec.report.content.run_data import PRIMARY, RunData, suite_place
 from gemma4vec.ui.content.flipped import why_not
 from gemma4vec.ui.content.stored_inspections import StoredInspection, same_contents
 
@@ -85,6 +85,8 @@ def _beside(
 
 
 def _command(run: RunData, suite: str, of_suite: Sequence[StoredInspection], *more: str) -> dict[str, Any]:
-    place = suite_folder(run, suite) or next((one.about["suite"]["open"].get("spec") for one in of_suite), None)
-    words = ["gemma4vec", "inspect", run.run_id, "--suite", str(place or "DIR"), *more]
-    return {"command": shlex.join(words), "unplaced": place is None}
+    known: Mapping[str, Any] | None = suite_place(run, suite)
+    how = known or next((one.about["suite"]["open"] for one in of_suite), {})
+    options = [word for name in ("task", "mirror") if how.get(name) for word in (f"--{name}", str(how[name]))]
+    words = ["gemma4vec", "inspect", run.run_id, "--suite", str(how.get("spec") or "DIR"), *options, *more]
+    return {"command": shlex.join(words), "unplaced": not how.get("spec")}

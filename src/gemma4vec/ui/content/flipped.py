@@ -11,7 +11,7 @@ from gemma4vec.evaluation.comparison.comparable import check_comparable
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.ledger.suite_halves import shown_queries
 from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection
-from gemma4vec.report.content.run_data import PRIMARY, RunData, shorten, suite_folder
+from gemma4vec.report.content.run_data import PRIMARY, RunData, shorten, suite_place
 from gemma4vec.ui.content.stored_inspections import StoredInspection, same_contents
 from gemma4vec.ui.content.suite_texts import SuiteTexts, Texts
 
@@ -58,7 +58,7 @@ def find_flips(
 ) -> Flips | None:
     """Of the first two recipes' first runs; None where there are not two with scores of single queries.
 
-    Texts are where the run's manifest says, else where an inspection of the same suite has them from.
+    Texts are where the run's manifest or its result says, else where an inspection of the same suite has them from.
     """
     if section.metric != PRIMARY or len(found.groups) < 2:
         return None
@@ -97,9 +97,9 @@ def _side(run: RunData, suite: str) -> tuple[RunData, Result, Any] | None:
 
 
 def _texts(run: RunData, result: Result, suites: SuiteTexts, stored: Sequence[StoredInspection]) -> Texts:
-    folder, fingerprint = suite_folder(run, result.suite), str(result.settings["suite"]["fingerprint"])
-    if folder is not None:
-        return suites.of_folder(folder, fingerprint)
+    place, fingerprint = suite_place(run, result.suite), str(result.settings["suite"]["fingerprint"])
+    if place is not None:
+        return suites.opened(place, fingerprint)
     for one in same_contents(fingerprint, stored)[:1]:
         return suites.of_inspection(one.about)
     return Texts(

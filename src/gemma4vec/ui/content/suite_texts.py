@@ -2,16 +2,14 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import Gemma4VecError
-from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
-from gemma4vec.inspection.inspected import require_retrieval
+from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 from gemma4vec.text.prompts import Document
 
@@ -63,28 +61,18 @@ class SuiteTexts:
 
     def of_inspection(self, about: Mapping[str, Any]) -> Texts:
         """The suite of an inspection, opened by the words that it was opened by."""
-        how, suite = about["suite"]["open"], about["suite"]
-        mirror = how.get("mirror")
+        return self.opened(about["suite"]["open"], about["suite"]["fingerprint"])
 
-        def load() -> RetrievalSuite:
-            found = open_any_suite(str(how.get("spec")), mirror=Path(mirror) if mirror else None)
-            return require_retrieval(found, how.get("task"))
-
-        return self._take(suite["fingerprint"], load)
-
-    def of_folder(self, folder: Path, fingerprint: str) -> Texts:
-        """The suite in a folder, if its contents are those of a result."""
-        return self._take(fingerprint, lambda: load_suite(folder))
-
-    def _take(self, fingerprint: str, load: Callable[[], RetrievalSuite]) -> Texts:
+    def opened(self, how: Mapping[str, Any], fingerprint: str) -> Texts:
+        """The suite that `spec`, `task` and `mirror` open, if its contents are those of a result."""
         with self._lock:
             known = self._kept.get(fingerprint)
             if known is not None:
                 self._kept.move_to_end(fingerprint)
                 return known
             try:
-                suite = load()
-            except (Gemma4VecError, OSError, TypeError) as error:
+                suite = open_retrieval_suite(how)
+            except (Gemma4VecError, OSError, TypeError, KeyError) as error:
                 return Texts(None, f"The suite's texts are gone, so ids are shown ({' '.join(str(error).split())}).")
             if suite.fingerprint != fingerprint:
                 return Texts(None, "The suite has changed since, so ids are shown and no texts.")

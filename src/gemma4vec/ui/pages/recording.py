@@ -90,7 +90,7 @@ def record_confirmation(window: Window, request: Request, fields: Fields) -> Res
         BusyError: too many searches wait, behind which models are opened.
         WorkError: the ledger cannot record it; nothing was opened then.
     """
-    from gemma4vec.api.inspected import open_retrieval_suite
+    from gemma4vec.evaluation.scoring.open_any_suite import open_retrieval_suite
     from gemma4vec.inspection.confirm import confirm
 
     found = window.inspections.find(request.path_params["key"])
