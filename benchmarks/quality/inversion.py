@@ -261,25 +261,20 @@ class Inversion(Quality):
         encoder, decoder = self.pair("invertible")
         pairs, log = self.out / "pairs.jsonl.gz", self.out / "log.txt"
         data.write_lines(log, data.all_texts(self.out, self.plan))
-        sizes = self.plan["fanout"]
-        how = [f"--{key.replace('_', '-')}={sizes[key]}" for key in ("n", "points", "step_degrees")]
+        how = [f"--{key}={value}" for key, value in self.plan["fanout"]["choices"].items()]
         with_decoder = ["--decoder", decoder, "--log", str(log), *how]
         walk = ["fanout", encoder, "--suite", str(self.out / "walk"), "--target", "gold", "--pairs", str(pairs)]
         walked = self.kept.take("walks", lambda: self.command(*walk, *with_decoder))
-        changes = {
-            "data": [{"name": "walks", "source": "jsonl", "path": str(pairs)}],
-            "task.sampled_vocabulary": self.plan["sampled_vocabulary"],
-            "budget": {"steps": self.steps["suggester"]},
-            **self.plan["suggester_changes"],
-        }
-        settings = [f"stages.0.{key}={json.dumps(value)}" for key, value in changes.items()]
-        suggester = self.by_recipe("suggester", "suggester", settings)
+        least = 2 * self.plan["suggester_changes"]["batch"]["rows"]
+        suggester = ["--suggester", self.suggester(pairs)] if walked["pairs"] >= least else []
+        if not suggester:
+            say(f"fanout: {walked['pairs']} pairs of walks, {least} are needed to train a suggester: it is left out")
         found: Measured = {"pairs": walked["pairs"], "suites": {}}
         for name in (one["suite"] for one in self.plan["dev"]):
             suite = ("--suite", str(self.out / "samples" / name))
             one = self.kept.take(
                 f"fanout {name}",
-                lambda s=suite: self.command("fanout", encoder, *s, *with_decoder, "--suggester", suggester["run"]),  # type: ignore[misc]
+                lambda s=suite: self.command("fanout", encoder, *s, *with_decoder, *suggester),  # type: ignore[misc]
             )
             found["suites"][name] = one
             say(f"fanout on {name}: {one['sentence']}")
@@ -289,6 +284,16 @@ class Inversion(Quality):
                 log = "" if row["gain_over_log"] is None else f"; over the log's {shown(row['gain_over_log'])}"
                 say(f"  {row['method']}: kept {row['kept']:.1f}, gain {shown(gain)}{log}{best}")
         return found
+
+    def suggester(self, pairs: Path) -> str:
+        """A suggester, distilled from the walks' pairs."""
+        changes = self.plan["suggester_changes"] | {
+            "data": [{"name": "walks", "source": "jsonl", "path": str(pairs)}],
+            "task.sampled_vocabulary": self.plan["sampled_vocabulary"],
+            "budget": {"steps": self.steps["suggester"]},
+        }
+        settings = [f"stages.0.{key}={json.dumps(value)}" for key, value in changes.items()]
+        return str(self.by_recipe("suggester", "suggester", settings)["run"])
 
     def measure_speed(self) -> Measured:
         """Seconds of texts for many vectors, decoded and embedded again, in a process of its own."""
